@@ -1,0 +1,1 @@
+"""The contract of Tenure: custom resources, conditions, names, and the messages that our processes exchange."""

@@ -1,0 +1,198 @@
+"""The `Agent` kind: what to run for each session."""
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import ConfigDict, Field
+
+from tenure_api.conditions import Condition
+from tenure_api.markers import Resource, cel, list_atomic, list_map, rule, validated
+
+_URL = rule(
+    r"self.matches('^https?://[^\\s/?#@]+(/[^\\s?#]*)?$')",
+    "must be an http:// or https:// URL without credentials or query, such as https://api.openai.com/v1",
+)
+_DNS_NAME = rule(
+    "self.matches('^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$')",
+    "must be the name of an object in this namespace: lower-case letters, digits, '-' and '.'",
+)
+_SECRET_KEY = rule(
+    "self.matches('^[A-Za-z0-9._-]+$') && self != '.' && self != '..'",
+    "must be a key of the Secret: letters, digits, '-', '_' and '.'",
+)
+QUANTITY = rule(
+    "isQuantity(self) && quantity(self).isGreaterThan(quantity('0'))",
+    "must be a positive Kubernetes quantity, such as 500m, 512Mi or 2Gi",
+)
+_TEMPERATURE = rule(
+    r"self.matches('^([01](\\.[0-9]{1,4})?|2(\\.0{1,4})?)$')", "must be a decimal from 0 to 2 in quotes, such as '0.7'"
+)
+_PROBABILITY = rule(
+    r"self.matches('^(0(\\.[0-9]{1,4})?|1(\\.0{1,4})?)$')", "must be a decimal from 0 to 1 in quotes, such as '0.9'"
+)
+
+ObjectName = Annotated[str, Field(min_length=1, max_length=253), cel(_DNS_NAME)]
+Quantity = Annotated[str, Field(min_length=1, max_length=32), cel(QUANTITY)]
+ModelName = Annotated[str, Field(min_length=1, max_length=256)]
+BaseURL = Annotated[str, Field(min_length=1, max_length=2048), cel(_URL)]
+
+
+class ModelApi(StrEnum):
+    """The OpenAI API that a model endpoint speaks."""
+
+    CHAT_COMPLETIONS = "ChatCompletions"
+    RESPONSES = "Responses"
+
+
+class SecretKeyRef(Resource):
+    """A key of a Secret in the same namespace."""
+
+    name: ObjectName = Field(description="Name of the Secret.")
+    key: Annotated[str, Field(min_length=1, max_length=253), cel(_SECRET_KEY)] = Field(
+        "api-key", description="Key in the Secret whose value is the credential."
+    )
+
+
+class ModelParameters(Resource):
+    """Sampling parameters, sent with every model call that does not set its own."""
+
+    temperature: Annotated[str, Field(max_length=8), cel(_TEMPERATURE)] | None = Field(
+        None, description="Sampling temperature from 0 to 2, as a decimal in quotes."
+    )
+    top_p: Annotated[str, Field(max_length=8), cel(_PROBABILITY)] | None = Field(
+        None, description="Nucleus sampling mass from 0 to 1, as a decimal in quotes."
+    )
+    max_output_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(
+        None, description="Most tokens that one answer of the model may have."
+    )
+
+
+class Fallback(Resource):
+    """Another model, tried when the ones before it fail before their first token."""
+
+    name: ModelName = Field(description="Model name as the endpoint knows it.")
+    base_url: BaseURL | None = Field(
+        None, alias="baseURL", description="Base URL of the endpoint; that of `spec.model` if left out."
+    )
+    credentials_secret_ref: SecretKeyRef | None = Field(
+        None,
+        description="Credential of this endpoint. If both this and baseURL are left out, that of `spec.model` is used; "
+        "a credential is never sent to another endpoint than the one it was given for.",
+    )
+
+
+class Model(Resource):
+    """The model that answers, and how it is reached."""
+
+    name: ModelName = Field(description="Model name as the endpoint knows it.")
+    base_url: BaseURL = Field(
+        alias="baseURL", description="Base URL of an OpenAI-compatible endpoint, up to and including `/v1`."
+    )
+    api: ModelApi = Field(
+        ModelApi.CHAT_COMPLETIONS, description="The OpenAI API that this endpoint and all fallbacks speak."
+    )
+    credentials_secret_ref: SecretKeyRef | None = Field(
+        None, description="Where the endpoint's API key is; none for an endpoint that needs no key."
+    )
+    parameters: ModelParameters | None = Field(None, description="Sampling parameters.")
+    context_window_tokens: Annotated[int, Field(ge=256, le=10_000_000)] | None = Field(
+        None,
+        description="Tokens that the model can read at once. Older turns are left out of a call that would not fit. "
+        "Without it, turns are left out only after the model has refused a call as too long.",
+    )
+    first_token_timeout_seconds: Annotated[int, Field(ge=1, le=600)] = Field(
+        60, description="Seconds to wait for the first token before the next fallback is tried."
+    )
+    fallbacks: Annotated[list[Fallback], Field(max_length=5), list_atomic()] = Field(
+        default_factory=list,
+        description="Models tried in this order when a call fails or times out before its first token.",
+    )
+
+
+class Amounts(Resource):
+    """Amounts of CPU and memory."""
+
+    cpu: Quantity | None = Field(None, description="CPU, such as 500m.")
+    memory: Quantity | None = Field(None, description="Memory, such as 512Mi.")
+
+
+class Resources(Resource):
+    """What the agent container asks for and may use at most."""
+
+    requests: Amounts | None = Field(None, description="Amounts reserved for the container.")
+    limits: Amounts | None = Field(None, description="Amounts that the container cannot exceed.")
+
+
+class Runtime(Resource):
+    """The agent container."""
+
+    image: Annotated[str, Field(min_length=1, max_length=512)] | None = Field(
+        None,
+        description="Image that serves OpenAI Chat Completions on port 8000; the built-in agent loop if left out.",
+    )
+    resources: Resources | None = Field(None, description="CPU and memory of the agent container.")
+
+
+class Storage(Resource):
+    """The volume of each session."""
+
+    size: Quantity = Field("1Gi", description="Size of the volume of each session.")
+    storage_class_name: ObjectName | None = Field(
+        None, description="StorageClass of the volumes; the cluster's default if left out."
+    )
+
+
+class SessionTemplate(Resource):
+    """What each session of this agent gets."""
+
+    storage: Storage = Field(default_factory=Storage, description="The session's volume.")
+
+
+class PolicyRef(Resource):
+    """A MemoryPolicy in the same namespace."""
+
+    name: ObjectName = Field(description="Name of the MemoryPolicy.")
+
+
+class AgentSpec(Resource):
+    """What to run: a model, instructions, the container and the volume of each session."""
+
+    model: Model = Field(description="The model that answers.")
+    instructions: Annotated[str, Field(max_length=32_768)] = Field(
+        "", description="System instructions, put before every conversation."
+    )
+    runtime: Runtime = Field(default_factory=Runtime, description="The agent container.")
+    session: SessionTemplate = Field(default_factory=SessionTemplate, description="What each session gets.")
+    memory_policy_ref: PolicyRef | None = Field(
+        None, description="The MemoryPolicy that rules what this agent's sessions may keep; without one all is kept."
+    )
+
+
+class SessionCount(Resource):
+    """How many sessions there are."""
+
+    total: int = Field(0, description="Sessions that refer to this agent.")
+    ready: int = Field(0, description="Of these, sessions that can take a turn now.")
+
+
+class AgentStatus(Resource):
+    """What is known of an agent."""
+
+    observed_generation: int = Field(-1, description="Generation of the spec that this status speaks of.")
+    sessions: SessionCount | None = Field(None, description="This agent's sessions.")
+    conditions: Annotated[list[Condition], Field(max_length=16), list_map("type")] = Field(
+        default_factory=list, description="Ready sums up; Reconciling and Stalled are present only while true."
+    )
+
+
+class Agent(Resource):
+    """An agent: its model, instructions, container, storage and policy. An AgentSession is a conversation with it."""
+
+    model_config = ConfigDict(
+        json_schema_extra=validated(
+            rule("self.metadata.name.size() <= 52", "metadata.name must have at most 52 characters"),
+            rule("!self.metadata.name.contains('.')", "metadata.name must not contain '.'; use '-'"),
+        )
+    )
+    spec: AgentSpec
+    status: AgentStatus = Field(default_factory=AgentStatus)

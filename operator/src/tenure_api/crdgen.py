@@ -1,0 +1,215 @@
+"""Renders the pydantic models as CustomResourceDefinitions with structural schemas.
+
+`python -m tenure_api.crdgen DIRECTORY...` writes one file for each kind into each directory. What differs from plain
+JSON schema follows the Kubernetes documentation of structural schemas and KEP-2876:
+references are inlined; an optional field is one that may be absent, never null; enums keep no title; fields of models
+with only defaulted fields get an object default, so that their own defaults apply.
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tenure_api.agent import Agent
+from tenure_api.markers import CEL, LIST_KEYS, LIST_TYPE, Resource
+from tenure_api.names import GROUP, VERSION
+from tenure_api.policy import MemoryPolicy
+from tenure_api.session import AgentSession
+
+Schema = dict[str, Any]
+
+_KEPT = (
+    "type",
+    "format",
+    "description",
+    "enum",
+    "default",
+    "minimum",
+    "maximum",
+    "minLength",
+    "maxLength",
+    "minItems",
+    "maxItems",
+    "required",
+    CEL,
+    LIST_TYPE,
+    LIST_KEYS,
+)
+_MAX_DATE_TIME = 64
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One custom resource and how kubectl shows it."""
+
+    model: type[Resource]
+    plural: str
+    short_name: str
+    columns: tuple[tuple[str, str, str], ...]
+    """Name, type and JSON path of each printer column."""
+
+
+def _ready(path: str) -> str:
+    return f'.status.conditions[?(@.type=="Ready")].{path}'
+
+
+KINDS = (
+    Kind(
+        Agent,
+        "agents",
+        "ag",
+        (
+            ("Model", "string", ".spec.model.name"),
+            ("Ready", "string", _ready("status")),
+            ("Reason", "string", _ready("reason")),
+            ("Sessions", "integer", ".status.sessions.total"),
+            ("Policy", "string", ".spec.memoryPolicyRef.name"),
+            ("Age", "date", ".metadata.creationTimestamp"),
+        ),
+    ),
+    Kind(
+        AgentSession,
+        "agentsessions",
+        "ags",
+        (
+            ("Agent", "string", ".spec.agentRef.name"),
+            ("Ready", "string", _ready("status")),
+            ("Reason", "string", _ready("reason")),
+            ("Turns", "integer", ".status.turns"),
+            ("Last-Activity", "date", ".status.lastActivityTime"),
+            ("Expires", "string", ".spec.expiresAt"),
+            ("Age", "date", ".metadata.creationTimestamp"),
+        ),
+    ),
+    Kind(
+        MemoryPolicy,
+        "memorypolicies",
+        "mp",
+        (
+            ("Ready", "string", _ready("status")),
+            ("Reason", "string", _ready("reason")),
+            ("Agents", "integer", ".status.agents"),
+            ("Sessions", "integer", ".status.sessions.total"),
+            ("Current", "integer", ".status.sessions.current"),
+            ("Age", "date", ".metadata.creationTimestamp"),
+        ),
+    ),
+)
+
+
+def structural(schema: Schema, definitions: dict[str, Schema]) -> Schema:
+    """One node of a JSON schema by pydantic as a node of a structural schema."""
+    node = dict(schema)
+    if "$ref" in node:
+        target = definitions[node.pop("$ref").rsplit("/", 1)[1]]
+        rules = [*target.get(CEL, ()), *node.get(CEL, ())]
+        node = {**target, **node, **({CEL: rules} if rules else {})}
+    if "anyOf" in node:
+        options = [option for option in node.pop("anyOf") if option != {"type": "null"}]
+        if len(options) != 1:
+            raise ValueError(f"a structural schema has no unions: {options}")
+        node = structural({**options[0], **node}, definitions)
+        node.pop("default", None)
+        return node
+    if "$ref" in node:
+        return structural(node, definitions)
+    kept = {key: node[key] for key in _KEPT if key in node}
+    if "properties" in node:
+        kept["properties"] = {name: structural(field, definitions) for name, field in node["properties"].items()}
+    if "items" in node:
+        kept["items"] = structural(node["items"], definitions)
+        kept["items"].pop("default", None)
+    if kept.get("format") == "date-time":
+        kept["maxLength"] = _MAX_DATE_TIME
+    if kept.get("default") is None or kept.get("default") == []:
+        kept.pop("default", None)
+    return kept
+
+
+def _object_defaults(schema: Schema) -> Schema:
+    """Gives optional objects a default `{}` where pydantic would make one, so that the defaults inside them apply."""
+    properties = schema.get("properties", {})
+    for name, field in properties.items():
+        _object_defaults(field)
+        if isinstance(field.get("default"), dict) and name != "status":
+            field["default"] = {}
+    return schema
+
+
+def open_api_schema(model: type[Resource]) -> Schema:
+    """The structural schema of a kind."""
+    raw = model.model_json_schema(by_alias=True, mode="validation")
+    schema = structural(raw, raw.get("$defs", {}))
+    for part in ("spec", "status"):
+        _object_defaults(schema["properties"][part])
+    schema["properties"]["status"]["default"] = {"observedGeneration": -1}  # a fresh object is not Current for kstatus
+    schema["properties"] = {
+        "apiVersion": {"type": "string"},
+        "kind": {"type": "string"},
+        "metadata": {"type": "object"},
+        **schema["properties"],
+    }
+    schema["required"] = ["spec"]
+    return schema
+
+
+def definition(kind: Kind) -> dict[str, Any]:
+    """The CustomResourceDefinition of a kind."""
+    name = kind.model.__name__
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{kind.plural}.{GROUP}"},
+        "spec": {
+            "group": GROUP,
+            "scope": "Namespaced",
+            "names": {
+                "kind": name,
+                "listKind": f"{name}List",
+                "plural": kind.plural,
+                "singular": name.lower(),
+                "shortNames": [kind.short_name],
+                "categories": ["agents"],
+            },
+            "versions": [
+                {
+                    "name": VERSION,
+                    "served": True,
+                    "storage": True,
+                    "subresources": {"status": {}},
+                    "additionalPrinterColumns": [
+                        {"name": column, "type": type_, "jsonPath": path} for column, type_, path in kind.columns
+                    ],
+                    "schema": {"openAPIV3Schema": open_api_schema(kind.model)},
+                }
+            ],
+        },
+    }
+
+
+class _Plain(yaml.SafeDumper):
+    """Writes shared parts out instead of as anchors, which not every reader of a CRD knows."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def render(kind: Kind) -> str:
+    """The CustomResourceDefinition of a kind as YAML."""
+    text: str = yaml.dump(definition(kind), Dumper=_Plain, sort_keys=False, width=120)
+    return f"# Generated from the models by `make generate`; do not edit.\n{text}"
+
+
+def main() -> None:
+    """Writes the definitions of all kinds into the given directories."""
+    for directory in sys.argv[1:]:
+        Path(directory).mkdir(parents=True, exist_ok=True)
+        for kind in KINDS:
+            (Path(directory) / f"{kind.plural}.yaml").write_text(render(kind))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+"""Names and labels that every part of Tenure derives in the same way.
+
+A derived name is the owner's name plus a suffix. The CRDs limit the owner's name to `MAX_NAME` characters, so a
+derived name always fits a DNS label (63 characters, RFC 1123) and never needs a hash.
+"""
+
+GROUP = "tenure.dev"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+
+MAX_NAME = 52
+
+MANAGED_BY = "app.kubernetes.io/managed-by"
+MANAGER = "tenure"
+AGENT_LABEL = f"{GROUP}/agent"
+SESSION_LABEL = f"{GROUP}/session"
+KEY_LABEL = f"{GROUP}/data-key"
+COMPONENT_LABEL = "app.kubernetes.io/component"
+METADATA_ANNOTATION = f"{GROUP}/metadata"
+POD_HASH_ANNOTATION = f"{GROUP}/pod-hash"
+
+
+def agent_account(agent: str) -> str:
+    """ServiceAccount under which the agent's session pods run; it has no rights and its token is never mounted."""
+    return f"{agent}-agent"
+
+
+def agent_config(agent: str) -> str:
+    """ConfigMap with the agent's `SessionConfig`, read by the sidecar when it starts."""
+    return f"{agent}-agent"
+
+
+def session_pod(session: str) -> str:
+    """Pod of a session. The name is fixed, so that the API server itself refuses a second pod."""
+    return f"{session}-session"
+
+
+def session_claim(session: str) -> str:
+    """PersistentVolumeClaim with the session's journal and workspace."""
+    return f"{session}-state"
+
+
+def session_key(session: str) -> str:
+    """Secret with the session's data key and the token between its two containers."""
+    return f"{session}-key"
+
+
+def session_network(session: str) -> str:
+    """NetworkPolicy of the session's pod."""
+    return f"{session}-session"
