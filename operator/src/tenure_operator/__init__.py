@@ -1,0 +1,1 @@
+"""The operator: watches agents, sessions and policies, and makes the cluster agree with them."""
