@@ -12,6 +12,14 @@ _URL = rule(
     r"self.matches('^https?://[^\\s/?#@]+(/[^\\s?#]*)?$')",
     "must be an http:// or https:// URL without credentials or query, such as https://api.openai.com/v1",
 )
+_BASE = rule(
+    r"!self.matches('/(chat/completions|completions|responses)/?$')",
+    "must stop before the operation: write https://host/v1, without /chat/completions or /responses",
+)
+_IMAGE = rule(
+    "self.matches('^[A-Za-z0-9][A-Za-z0-9._:/@-]*$')",
+    "must be an image reference, such as registry.example.com/team/agent:1.2.0",
+)
 _DNS_NAME = rule(
     "self.matches('^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$')",
     "must be the name of an object in this namespace: lower-case letters, digits, '-' and '.'",
@@ -31,10 +39,22 @@ _PROBABILITY = rule(
     r"self.matches('^(0(\\.[0-9]{1,4})?|1(\\.0{1,4})?)$')", "must be a decimal from 0 to 1 in quotes, such as '0.9'"
 )
 
+
+
+def _within_limit(amount: str) -> dict[str, str]:
+    """The rule that a request is not above its limit; amounts that are no quantities are left to their own rule."""
+    request, limit = f"self.requests.{amount}", f"self.limits.{amount}"
+    return rule(
+        f"!has(self.requests) || !has({request}) || !has(self.limits) || !has({limit}) || "
+        f"!isQuantity({request}) || !isQuantity({limit}) || quantity({request}).compareTo(quantity({limit})) <= 0",
+        f"requests.{amount} must not be greater than limits.{amount}",
+    )
+
+
 ObjectName = Annotated[str, Field(min_length=1, max_length=253), cel(_DNS_NAME)]
 Quantity = Annotated[str, Field(min_length=1, max_length=32), cel(QUANTITY)]
 ModelName = Annotated[str, Field(min_length=1, max_length=256)]
-BaseURL = Annotated[str, Field(min_length=1, max_length=2048), cel(_URL)]
+BaseURL = Annotated[str, Field(min_length=1, max_length=2048), cel(_URL, _BASE)]
 
 
 class ModelApi(StrEnum):
@@ -119,6 +139,7 @@ class Amounts(Resource):
 class Resources(Resource):
     """What the agent container asks for and may use at most."""
 
+    model_config = ConfigDict(json_schema_extra=validated(_within_limit("cpu"), _within_limit("memory")))
     requests: Amounts | None = Field(None, description="Amounts reserved for the container.")
     limits: Amounts | None = Field(None, description="Amounts that the container cannot exceed.")
 
@@ -126,7 +147,7 @@ class Resources(Resource):
 class Runtime(Resource):
     """The agent container."""
 
-    image: Annotated[str, Field(min_length=1, max_length=512)] | None = Field(
+    image: Annotated[str, Field(min_length=1, max_length=512), cel(_IMAGE)] | None = Field(
         None,
         description="Image that serves OpenAI Chat Completions on port 8000; the built-in agent loop if left out.",
     )

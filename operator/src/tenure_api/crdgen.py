@@ -147,9 +147,9 @@ def open_api_schema(model: type[Resource]) -> Schema:
         _object_defaults(schema["properties"][part])
     schema["properties"]["status"]["default"] = {"observedGeneration": -1}  # a fresh object is not Current for kstatus
     schema["properties"] = {
-        "apiVersion": {"type": "string"},
-        "kind": {"type": "string"},
-        "metadata": {"type": "object"},
+        "apiVersion": {"type": "string", "description": f"`{GROUP}/{VERSION}`."},
+        "kind": {"type": "string", "description": f"`{model.__name__}`."},
+        "metadata": {"type": "object", "description": "Name, namespace, labels and annotations of the object."},
         **schema["properties"],
     }
     schema["required"] = ["spec"]

@@ -38,7 +38,7 @@ class JournalStatus(Resource):
 class PolicySeen(Resource):
     """The policy that the session's sidecar enforces."""
 
-    name: str = Field(description="Name of the MemoryPolicy.")
+    name: str = Field(max_length=253, description="Name of the MemoryPolicy.")
     generation: int = Field(description="Generation of the MemoryPolicy that the sidecar has acknowledged.")
 
 
@@ -46,9 +46,13 @@ class AgentSessionStatus(Resource):
     """What is known of a session. Bounded: the conversation itself is never here."""
 
     observed_generation: int = Field(-1, description="Generation of the spec that this status speaks of.")
-    pod_name: str | None = Field(None, description="Pod that runs the session.")
-    pod_ip: str | None = Field(None, alias="podIP", description="Address of that pod while it is ready.")
-    volume_claim_name: str | None = Field(None, description="Claim of the volume with the session's state.")
+    pod_name: Annotated[str, Field(max_length=253)] | None = Field(None, description="Pod that runs the session.")
+    pod_ip: Annotated[str, Field(max_length=45)] | None = Field(
+        None, alias="podIP", description="Address of that pod while it is ready."
+    )
+    volume_claim_name: Annotated[str, Field(max_length=253)] | None = Field(
+        None, description="Claim of the volume with the session's state."
+    )
     agent_generation: int | None = Field(
         None, description="Generation of the Agent whose configuration the sidecar has acknowledged."
     )
