@@ -149,7 +149,7 @@ def open_api_schema(model: type[Resource]) -> Schema:
     schema["properties"] = {
         "apiVersion": {"type": "string", "description": f"`{GROUP}/{VERSION}`."},
         "kind": {"type": "string", "description": f"`{model.__name__}`."},
-        "metadata": {"type": "object", "description": "Name, namespace, labels and annotations of the object."},
+        "metadata": {"type": "object"},  # the API server allows no description here
         **schema["properties"],
     }
     schema["required"] = ["spec"]
