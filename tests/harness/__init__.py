@@ -1,0 +1,1 @@
+"""What end-to-end tests, benches and the demo share: kubectl, an installed Tenure, callers and their OpenAI clients."""
