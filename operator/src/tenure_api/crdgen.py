@@ -21,6 +21,10 @@ from tenure_api.session import AgentSession
 
 Schema = dict[str, Any]
 
+CATEGORY = "tenure"
+"""`kubectl get tenure` shows all kinds. Never the name of one of the kinds: kubectl reads a category first, so with
+`agents` here `kubectl get agents NAME` fails and `kubectl delete agents --all` deletes sessions and policies too."""
+
 _KEPT = (
     "type",
     "format",
@@ -172,7 +176,7 @@ def definition(kind: Kind) -> dict[str, Any]:
                 "plural": kind.plural,
                 "singular": name.lower(),
                 "shortNames": [kind.short_name],
-                "categories": ["agents"],
+                "categories": [CATEGORY],
             },
             "versions": [
                 {
