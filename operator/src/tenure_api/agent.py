@@ -40,7 +40,6 @@ _PROBABILITY = rule(
 )
 
 
-
 def _within_limit(amount: str) -> dict[str, str]:
     """The rule that a request is not above its limit; amounts that are no quantities are left to their own rule."""
     request, limit = f"self.requests.{amount}", f"self.limits.{amount}"

@@ -98,9 +98,9 @@ def page() -> str:
     intro = f"""<!-- Generated from the models by `make generate`; do not edit. -->
 # API reference
 
-All kinds are namespaced, of `{API_VERSION}`; `kubectl get {CATEGORY}` shows them all. Users write `spec`; Tenure writes `status` and never a `spec`. A rule that is broken
-is refused by the API server with the words given here. How two server-side appliers share a list is in its type: `atomic`
-lists are replaced as a whole, `map` lists are merged by key.
+All kinds are namespaced, of `{API_VERSION}`; `kubectl get {CATEGORY}` shows them all. Users write `spec`; Tenure writes
+`status` and never a `spec`. A rule that is broken is refused by the API server with the words given here. How two
+server-side appliers share a list is in its type: `atomic` lists are replaced as a whole, `map` lists are merged by key.
 
 Condition types: {", ".join(f"`{value}`" for value in ConditionType)}.
 
