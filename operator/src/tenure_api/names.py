@@ -1,7 +1,7 @@
 """Names and labels that every part of Tenure derives in the same way.
 
 A derived name is the owner's name plus a suffix. The CRDs limit the owner's name to `MAX_NAME` characters, so a
-derived name always fits a DNS label (63 characters, RFC 1123) and never needs a hash.
+derived name always fits a DNS label (63 characters, RFC 1123; for a Secret it need only fit 253) and needs no hash.
 """
 
 GROUP = "tenure.dev"
@@ -40,9 +40,13 @@ def session_claim(session: str) -> str:
     return f"{session}-state"
 
 
-def session_key(session: str) -> str:
-    """Secret with the session's data key and the token between its two containers."""
-    return f"{session}-key"
+def session_key(session: str, uid: str) -> str:
+    """Secret with the session's data key and the token between its two containers.
+
+    The operator cannot read Secrets, so the name itself must tell the key of this session from the one of a deleted
+    session of the same name that is not collected yet: it has the first group of the session's UID.
+    """
+    return f"{session}-{uid.split('-', 1)[0]}-key"
 
 
 def session_network(session: str) -> str:

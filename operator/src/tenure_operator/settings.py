@@ -1,19 +1,19 @@
 """The operator's settings, from its environment.
 
-| variable                        | default        | what                                                                  |
-|---------------------------------|----------------|-----------------------------------------------------------------------|
-| `TENURE_NAMESPACE`              | required       | namespace of the release (downward API)                               |
-| `TENURE_POD_NAME`               | the host name  | who holds the Lease (downward API)                                    |
-| `TENURE_RUNTIME_IMAGE`          | required       | image of the sidecar and of the built-in agent loop                   |
-| `TENURE_IMAGE_PULL_POLICY`      | `IfNotPresent` | pull policy of both containers of a session pod                       |
-| `TENURE_SIDECAR_CPU_REQUEST`    | `10m`          | CPU that each sidecar reserves                                        |
-| `TENURE_SIDECAR_MEMORY_REQUEST` | `64Mi`         | memory that each sidecar reserves                                     |
-| `TENURE_SIDECAR_MEMORY_LIMIT`   | `256Mi`        | memory that a sidecar cannot exceed                                   |
-| `TENURE_EXCEPTED_CIDRS`         | none           | more networks, by commas, that session pods must not reach            |
-| `TENURE_SCRAPE_SECONDS`         | `15`           | seconds between two reports of a running sidecar                      |
-| `TENURE_WORKERS`                | `16`           | objects that are reconciled at a time                                 |
-| `TENURE_PORT`                   | `8082`         | port of `/healthz`, `/readyz` and `/metrics`                          |
-| `TENURE_LOG_LEVEL`              | `INFO`         | `DEBUG`, `INFO`, `WARNING` or `ERROR`                                 |
+| variable                        | default        | what |
+|---------------------------------|----------------|------|
+| `TENURE_NAMESPACE`              | required       | namespace of the release (downward API) |
+| `TENURE_POD_NAME`               | the host name  | who holds the Lease (downward API) |
+| `TENURE_RUNTIME_IMAGE`          | required       | image of the sidecar and of the built-in agent loop |
+| `TENURE_IMAGE_PULL_POLICY`      | `IfNotPresent` | pull policy of both containers of a session pod |
+| `TENURE_SIDECAR_CPU_REQUEST`    | `10m`          | CPU that each sidecar reserves |
+| `TENURE_SIDECAR_MEMORY_REQUEST` | `64Mi`         | memory that each sidecar reserves |
+| `TENURE_SIDECAR_MEMORY_LIMIT`   | `256Mi`        | memory that a sidecar cannot exceed |
+| `TENURE_EXCEPTED_CIDRS`         | none           | more networks, by commas, that session pods must not reach |
+| `TENURE_SCRAPE_SECONDS`         | `15`           | seconds between two reports of a running sidecar |
+| `TENURE_WORKERS`                | `16`           | objects that are reconciled at a time |
+| `TENURE_PORT`                   | `8082`         | port of `/healthz`, `/readyz` and `/metrics` |
+| `TENURE_LOG_LEVEL`              | `INFO`         | `DEBUG`, `INFO`, `WARNING` or `ERROR` |
 
 Outside a cluster the API server is found by `KUBECONFIG`.
 """
