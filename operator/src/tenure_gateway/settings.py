@@ -1,0 +1,74 @@
+"""The gateway's settings, from its environment.
+
+| variable                            | default                                 | what                                             |
+|-------------------------------------|-----------------------------------------|--------------------------------------------------|
+| `TENURE_PORT`                       | `8080`                                  | port of the API                                  |
+| `TENURE_METRICS_PORT`               | `8083`                                  | port of `/healthz`, `/readyz` and `/metrics`     |
+| `TENURE_AUDIENCE`                   | `tenure`                                | audience that callers' tokens must be issued for |
+| `TENURE_SIGNING_KEY_FILE`           | `/var/run/tenure/signing/gateway.key`   | Ed25519 private key (PEM)                        |
+| `TENURE_MAX_BODY_BYTES`             | `1048576`                               | longest request body; beyond it 413              |
+| `TENURE_RECEIVE_TIMEOUT_SECONDS`    | `30`                                    | within which head and body of a request must come|
+| `TENURE_HOLD_SECONDS`               | `120`                                   | how long a request waits for a session's pod     |
+| `TENURE_TURN_TIMEOUT_SECONDS`       | `3600`                                  | how long a request follows one turn              |
+| `TENURE_RESPONSE_RETENTION_SECONDS` | `2592000` (30 days, as OpenAI documents)| life of a session made by a lone response        |
+| `TENURE_THROWAWAY_SECONDS`          | `7200`                                  | life of a throwaway session, should its deletion fail |
+| `TENURE_TOKEN_CACHE_SECONDS`        | `10`                                    | how long a TokenReview is believed               |
+| `TENURE_ACCESS_CACHE_SECONDS`       | `5`                                     | how long a SubjectAccessReview is believed       |
+| `TENURE_DRAIN_DELAY_SECONDS`        | `5`                                     | after SIGTERM: serve on while endpoints catch up |
+| `TENURE_DRAIN_SECONDS`              | `60`                                    | then: how long requests in flight may go on      |
+| `TENURE_LOG_LEVEL`                  | `INFO`                                  | `DEBUG`, `INFO`, `WARNING` or `ERROR`            |
+
+The pod's terminationGracePeriodSeconds must exceed the sum of the two drain times. Outside a cluster the API server is
+found by `KUBECONFIG`.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+PREFIX = "TENURE_"
+
+
+class InvalidSettingsError(Exception):
+    """The environment does not say what it must; the message names each variable and what is wrong with it."""
+
+
+class Settings(BaseModel):
+    """The gateway's settings; see the table above."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    port: int = Field(8080, ge=1, le=65_535)
+    metrics_port: int = Field(8083, ge=1, le=65_535)
+    audience: str = Field("tenure", min_length=1)
+    signing_key_file: Path = Path("/var/run/tenure/signing/gateway.key")
+    max_body_bytes: int = Field(1_048_576, ge=1024, le=1_073_741_824)
+    receive_timeout_seconds: float = Field(30, gt=0)
+    hold_seconds: float = Field(120, gt=0)
+    turn_timeout_seconds: float = Field(3600, gt=0)
+    response_retention_seconds: int = Field(2_592_000, ge=60)
+    throwaway_seconds: int = Field(7200, ge=60)
+    token_cache_seconds: float = Field(10, ge=0, le=300)
+    access_cache_seconds: float = Field(5, ge=0, le=300)
+    drain_delay_seconds: float = Field(5, ge=0)
+    drain_seconds: float = Field(60, ge=0)
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+
+def from_environment(environment: Mapping[str, str]) -> Settings:
+    """The settings of this environment; an empty variable counts as unset.
+
+    Raises `InvalidSettingsError`.
+    """
+    given = {
+        name: environment[PREFIX + name.upper()]
+        for name in Settings.model_fields
+        if environment.get(PREFIX + name.upper())
+    }
+    try:
+        return Settings.model_validate(given)
+    except ValidationError as error:
+        wrong = [f"{PREFIX}{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors()]
+        raise InvalidSettingsError("; ".join(wrong)) from None
