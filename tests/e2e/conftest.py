@@ -8,6 +8,7 @@ import cluster
 from harness import manifests
 from harness.forward import Forward
 from harness.kube import Kube
+from harness.model import ScriptedModel
 from harness.tenure import SYSTEM, Installed, Place, install, kube, unique
 
 
@@ -32,6 +33,13 @@ def tenure(k8s: Kube) -> Iterator[Installed]:
     k8s.within(manifests.DOUBLES).run("rollout", "status", "deploy/scripted-model", "--timeout", "60s")
     with Forward(k8s.within(SYSTEM), "service/tenure-gateway", 80) as gateway:
         yield Installed(k8s, gateway)
+
+
+@pytest.fixture(scope="session")
+def model(tenure: Installed) -> Iterator[ScriptedModel]:
+    """What the scripted model has seen."""
+    with Forward(tenure.kube.within(manifests.DOUBLES), "service/scripted-model", 8000) as forward:
+        yield ScriptedModel(forward.url)
 
 
 @pytest.fixture(scope="module")

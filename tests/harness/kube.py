@@ -94,9 +94,9 @@ class Kube:
 
     def items(self, kind: str, selector: str = "") -> list[Manifest]:
         """All objects of a kind."""
-        found: list[Manifest] = json.loads(self.run("get", kind, "-o", "json", *(["-l", selector] if selector else [])))[
-            "items"
-        ]
+        found: list[Manifest] = json.loads(
+            self.run("get", kind, "-o", "json", *(["-l", selector] if selector else []))
+        )["items"]
         return found
 
     def delete(self, kind: str, name: str, *options: str) -> None:

@@ -53,7 +53,10 @@ class Installed:
     def client(self, token: str, **options: object) -> openai.OpenAI:
         """An OpenAI client for a bearer token."""
         return openai.OpenAI(
-            base_url=f"{self.gateway.url}/v1", api_key=token, timeout=180, **{"max_retries": 0, **options}  # type: ignore[arg-type]
+            base_url=f"{self.gateway.url}/v1",
+            api_key=token,
+            timeout=180,
+            **{"max_retries": 0, **options},  # type: ignore[arg-type]
         )
 
 

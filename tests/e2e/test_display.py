@@ -1,0 +1,106 @@
+"""People and GitOps tools read our objects rightly: kubectl's tables, `describe`, `wait` and kstatus."""
+
+import json
+import re
+import subprocess
+
+import pytest
+
+from harness.kube import KubectlError, condition, eventually, is_ready
+from harness.manifests import MODEL_URL, agent, policy, session
+from harness.tenure import ROOT, Place
+
+GOLDEN = ROOT / "tests" / "golden"
+
+
+def settled(text: str) -> str:
+    """Text with all that changes from run to run replaced."""
+    replacements = [
+        (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", "<time>"),
+        (r"\b\d+(\.\d+){3}\b", "<ip>"),
+        (r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "<uid>"),
+        (r"(Resource Version: +)\d+", r"\1<version>"),
+        (r"\b\d+[smh](\d+s)?(?= |$)", "<age>"),
+        (r" +$", ""),
+        (r"  +", "  "),
+    ]
+    for pattern, replacement in replacements:
+        text = re.sub(pattern, replacement, text, flags=re.MULTILINE)
+    return text
+
+
+def compare(name: str, text: str) -> None:
+    """Compares with a golden file; a new one is written and fails, so that somebody reads it."""
+    path = GOLDEN / name
+    if not path.exists():
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+        pytest.fail(f"{path} was written: read it and commit it")
+    assert text == path.read_text()
+
+
+@pytest.fixture(scope="module")
+def shown(place: Place) -> Place:
+    place.kube.apply(policy("month", interval=60, maxAgeSeconds=2_592_000))
+    name = place.agent("helper", memoryPolicyRef={"name": "month"}, instructions="Be brief.")
+    conversation = place.session("chat-1", expiresAt="2099-01-01T00:00:00Z")
+    place.client().responses.create(model=name, conversation=conversation, input="say: hello")
+    place.kube.apply(
+        agent("waiting", model={"name": "m", "baseURL": MODEL_URL, "credentialsSecretRef": {"name": "none"}})
+    )
+    place.kube.apply(session("chat-2", "waiting"))
+    eventually(lambda: place.kube.get("agentsession", "chat-1")["status"].get("turns") == 1, 60)
+    eventually(lambda: condition(place.kube.get("agentsession", "chat-2"), "Ready")["status"] == "False", 20)
+    eventually(lambda: is_ready(place.kube.get("memorypolicy", "month")), 30)
+    eventually(lambda: place.kube.get("agent", "helper")["status"]["sessions"] == {"total": 1, "ready": 1}, 30)
+    eventually(lambda: place.kube.get("agent", "waiting")["status"]["sessions"] == {"total": 1, "ready": 0}, 30)
+    return place
+
+
+def test_the_tables_read_well(shown: Place) -> None:
+    compare("get.txt", settled(shown.kube.run("get", "ag,ags,mp")))
+
+
+@pytest.mark.parametrize("kind", ["agent", "agentsession", "memorypolicy"])
+def test_describe_reads_well(shown: Place, kind: str) -> None:
+    name = {"agent": "helper", "agentsession": "chat-1", "memorypolicy": "month"}[kind]
+    text = settled(shown.kube.run("describe", kind, name, "--show-events=false"))
+    compare(f"describe-{kind}.txt", text.replace(shown.name, "<namespace>"))
+
+
+def test_wait_ends_when_an_object_is_ready_and_not_before(shown: Place) -> None:
+    shown.kube.run("wait", "--for=condition=Ready", "agent/helper", "agentsession/chat-1", "mp/month", "--timeout=5s")
+    with pytest.raises(KubectlError, match="timed out"):
+        shown.kube.run("wait", "--for=condition=Ready", "agentsession/chat-2", "--timeout=1s")
+
+
+def kstatus(place: Place, kind: str, name: str) -> str:
+    """What kstatus computes of a live object."""
+    return kstatus_of(place, place.kube.get(kind, name))
+
+
+def kstatus_of(place: Place, found: object) -> str:
+    done = subprocess.run(
+        ["kstatus"], input=json.dumps(found), env=place.kube.environment, capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+def test_kstatus_computes_the_state(shown: Place) -> None:
+    assert kstatus(shown, "agent", "helper") == "Current"
+    assert kstatus(shown, "agentsession", "chat-1") == "Current"
+    assert kstatus(shown, "memorypolicy", "month") == "Current"
+    assert kstatus(shown, "agent", "waiting") == "InProgress"
+    assert kstatus(shown, "agentsession", "chat-2") == "InProgress"
+    shown.kube.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "theirs-agent"}})
+    shown.kube.apply(agent("theirs"))
+    eventually(lambda: condition(shown.kube.get("agent", "theirs"), "Stalled"), 20)
+    assert kstatus(shown, "agent", "theirs") == "Failed"
+
+
+def test_a_fresh_object_never_looks_ready(shown: Place) -> None:
+    fresh = json.loads(
+        shown.kube.run("create", "--dry-run=server", "-o", "json", "-f", "-", stdin=json.dumps(session("fresh")))
+    )
+    fresh["metadata"].setdefault("generation", 1)
+    assert kstatus_of(shown, fresh) == "InProgress"

@@ -1,0 +1,61 @@
+"""Every example works as it stands, and so does the README's tour."""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from harness.kube import eventually, is_ready
+from harness.tenure import ROOT, Installed, Place
+
+EXAMPLES = sorted(path for path in (ROOT / "examples").rglob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: str(p.relative_to(ROOT / "examples")))
+def test_an_example_is_accepted_by_the_api_server(place: Place, path: Path) -> None:
+    documents = [d for d in yaml.safe_load_all(path.read_text()) if d]
+    assert documents
+    for document in documents:
+        document["metadata"].pop("namespace", None)
+    kube = place.kube
+    text = yaml.safe_dump_all(documents)
+    kube.run("apply", "--dry-run=server", "-f", "-", stdin=text)
+
+
+def test_the_readmes_tour_works(tenure: Installed) -> None:
+    readme = (ROOT / "README.md").read_text()
+    tour = readme[readme.index("## A tour") : readme.index("## Install")]
+    blocks = re.findall(r"^```(sh|python)\n(.*?)^```", tour, re.MULTILINE | re.DOTALL)
+    assert [language for language, _ in blocks].count("python") == 1
+    script = ["set -euo pipefail"]
+    for language, body in blocks:
+        script.append(body if language == "sh" else f"python - <<'END'\n{body}END")
+    tenure.kube.delete("namespace", "tour")
+    try:
+        done = subprocess.run(
+            ["bash", "-c", "\n".join([*script, "kill %1"])],
+            cwd=ROOT,
+            env={
+                **tenure.kube.environment,
+                "PATH": f"{Path(os.sys.executable).parent}:{tenure.kube.environment['PATH']}",
+            },  # type: ignore[attr-defined]
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert "Ada" in done.stdout
+        tour_kube = tenure.kube.within("tour")
+        eventually(lambda: all(is_ready(s) for s in tour_kube.items("agentsessions")), 60)
+    finally:
+        tenure.kube.delete("namespace", "tour", "--wait=false")
+
+
+def test_every_make_target_that_the_readme_names_exists() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = re.findall(r"\bmake ([a-z-]+)", (ROOT / "README.md").read_text() + (ROOT / "CONTRIBUTING.md").read_text())
+    assert set(named) <= targets

@@ -1,0 +1,70 @@
+"""Upgrades keep every session's state; an uninstall keeps definitions and data."""
+
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+import cluster
+from harness.kube import eventually, is_ready
+from harness.manifests import namespace
+from harness.tenure import RELEASE, SYSTEM, Installed, Place, helm, install, unique
+
+IMAGES = ("tenure/control-plane", "tenure/runtime")
+
+
+@pytest.fixture
+def place(tenure: Installed) -> Iterator[Place]:
+    """A namespace for one test, since each test leaves Tenure as it found it."""
+    name = unique("upgrade")
+    tenure.kube.apply(namespace(name))
+    yield Place(tenure, tenure.kube.within(name), name)
+    install(tenure.kube)
+    tenure.kube.delete("namespace", name, "--wait=false")
+
+
+def test_an_upgrade_to_another_tag_keeps_every_sessions_state(place: Place) -> None:
+    agent = place.agent()
+    client = place.client()
+    conversations = [place.session(f"kept-{n}") for n in range(3)]
+    for n, conversation in enumerate(conversations):
+        client.responses.create(model=agent, conversation=conversation, input=f"My name is Name{n}.")
+    cluster.retag("dev", "next", IMAGES)
+    install(place.kube, tag="next")
+
+    def moved() -> bool:
+        pods = place.kube.items("pods", "app.kubernetes.io/component=session")
+        images = {c["image"] for pod in pods for c in pod["spec"]["initContainers"] + pod["spec"]["containers"]}
+        return len(pods) == 3 and all(image.endswith("tenure/runtime:next") for image in images)
+
+    eventually(moved, 120, 1)
+    eventually(lambda: all(is_ready(s) for s in place.kube.items("agentsessions")), 60)
+    for n, conversation in enumerate(conversations):
+        answer = client.responses.create(model=agent, conversation=conversation, input="What is my name?")
+        assert f"Name{n}" in answer.output_text
+
+
+def test_an_uninstall_keeps_definitions_sessions_and_data(place: Place) -> None:
+    agent = place.agent()
+    client = place.client()
+    conversation = place.session("survivor")
+    client.responses.create(model=agent, conversation=conversation, input="My name is Ada.")
+    helm(place.kube, "uninstall", RELEASE, "--wait")
+    for kind in ("agents", "agentsessions", "memorypolicies"):
+        assert place.kube.get("crd", f"{kind}.tenure.dev")
+    assert place.kube.get("agentsession", "survivor")
+    assert place.kube.get("persistentvolumeclaim", "survivor-state")
+    assert place.kube.get("secret", "survivor-key")
+    install(place.kube)
+    eventually(lambda: is_ready(place.kube.get("agentsession", "survivor")), 90)
+    client = place.client()
+    eventually(lambda: client.models.list().data, 60)
+    answer = client.responses.create(model=agent, conversation=conversation, input="What is my name?")
+    assert "Ada" in answer.output_text
+
+
+def test_the_charts_own_test_passes(tenure: Installed) -> None:
+    try:
+        helm(tenure.kube, "test", RELEASE, "--timeout", "2m")
+    except subprocess.TimeoutExpired:
+        pytest.fail(tenure.kube.within(SYSTEM).run("get", "pods"))
