@@ -9,8 +9,13 @@ from tenure_api.conditions import Condition
 from tenure_api.markers import Resource, cel, list_atomic, list_map, rule, validated
 
 _URL = rule(
-    r"self.matches('^https?://[^\\s/?#@]+(/[^\\s?#]*)?$')",
+    r"self.matches('^https?://([A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\\[[0-9A-Fa-f:.]+\\])(:[0-9]{1,5})?"
+    r"(/[A-Za-z0-9._~%!$&()*+,;=:@/-]*)?$')",
     "must be an http:// or https:// URL without credentials or query, such as https://api.openai.com/v1",
+)
+_PORT = rule(
+    "!isURL(self) || url(self).getPort() == '' || int(url(self).getPort()) <= 65535",
+    "must have a port from 0 to 65535",
 )
 _BASE = rule(
     r"!self.matches('/(chat/completions|completions|responses)/?$')",
@@ -53,7 +58,7 @@ def _within_limit(amount: str) -> dict[str, str]:
 ObjectName = Annotated[str, Field(min_length=1, max_length=253), cel(_DNS_NAME)]
 Quantity = Annotated[str, Field(min_length=1, max_length=32), cel(QUANTITY)]
 ModelName = Annotated[str, Field(min_length=1, max_length=256)]
-BaseURL = Annotated[str, Field(min_length=1, max_length=2048), cel(_URL, _BASE)]
+BaseURL = Annotated[str, Field(min_length=1, max_length=2048), cel(_URL, _PORT, _BASE)]
 
 
 class ModelApi(StrEnum):

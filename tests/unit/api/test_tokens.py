@@ -6,7 +6,16 @@ import json
 import jwt
 import pytest
 
-from tenure_api.tokens import LEEWAY_SECONDS, LIFETIME_SECONDS, Caller, RefusedError, Signer, Verifier, new_private_key, public_key
+from tenure_api.tokens import (
+    LEEWAY_SECONDS,
+    LIFETIME_SECONDS,
+    Caller,
+    RefusedError,
+    Signer,
+    Verifier,
+    new_private_key,
+    public_key,
+)
 
 NOW = 1_800_000_000.0
 OPERATOR, GATEWAY, STRANGER = new_private_key(), new_private_key(), new_private_key()
