@@ -1,0 +1,161 @@
+"""Bringing the local cluster up, or finding it up, and adding nodes to it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from .. import audit
+from ..paths import CHECKOUT, RUN, STATE
+from ..shell import ClusterError, run, say, wait_for
+from . import binaries, control_plane, network, node_images, pki, preflight, process, teardown
+from . import node as node_config
+from .api import Api
+from .layout import COREDNS_IMAGE, PAUSE_IMAGE, Node, Record, State
+
+MANIFESTS = Path(__file__).parent / "manifests"
+CONTROL_PLANE = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
+NODE_COMPONENTS = ("containerd", "kubelet", "kube-proxy", "agent")
+KUBECONFIGS = ("controller-manager", "scheduler", "proxy", "agent")
+
+
+def up(count: int) -> Record:
+    """The cluster, with at least `count` nodes. What already runs is left alone."""
+    record = _mine_or_none()
+    if record is not None and len(record.nodes) >= count and _all_alive(record) and Api(_state_of(record).pki).ready():
+        _apply_manifests(record)
+        return record
+    return _bring_up(record, count)
+
+
+def _mine_or_none() -> Record | None:
+    """The record of this checkout's running cluster. Another checkout's is an error, a dead one is cleared away."""
+    record = Record.load()
+    if record is None:
+        return None
+    if not any(process.alive(name) for name in process.known()):
+        say(f"clearing away what a cluster of {record.checkout} left that is no longer running")
+        teardown.down()
+        return None
+    if record.checkout != str(CHECKOUT):
+        raise ClusterError(
+            f"a cluster of {record.checkout} is up on this machine; take it down first: "
+            f"`make cluster-down` there, or `python -m cluster down` here"
+        )
+    return record
+
+
+def _all_alive(record: Record) -> bool:
+    nodes = [_state_of(record).node(number) for number in record.nodes]
+    wanted = [*CONTROL_PLANE, *(node.process(component) for node in nodes for component in NODE_COMPONENTS)]
+    return all(process.alive(name) for name in wanted)
+
+
+def _state_of(record: Record) -> State:
+    return State(Path(record.state))
+
+
+def _bring_up(record: Record | None, count: int) -> Record:
+    if record is None:
+        missing = preflight.missing_packages()
+        preflight.announce(missing)
+        preflight.install(missing)
+        built = binaries.ensure()
+        teardown.clear_state(STATE)
+        RUN.mkdir(parents=True, exist_ok=True)
+        RUN.chmod(0o711)  # pods with user namespaces must be able to pass through
+        record = Record(str(CHECKOUT), str(STATE), str(built / "bin"), [], network.read_sysctls(), network.nft_tables())
+        record.save()
+    state = _state_of(record)
+    images = Path(record.bin_dir).parent / "images"
+    network.set_sysctls()
+    network.ensure_bridge()
+    _write_keys(state)
+    say("starting etcd and the API server")
+    _start(record, "etcd", control_plane.etcd(state))
+    _start(record, "kube-apiserver", control_plane.api_server(state))
+    nodes = [state.node(number) for number in range(1, max(count, len(record.nodes)) + 1)]
+    for node in nodes:
+        if node.number not in record.nodes:
+            record.nodes.append(node.number)
+            record.save()
+        _start_runtime(record, node)
+    for node in nodes:
+        node_images.wait_for_runtime(record, node)
+        node_images.ensure_archives(
+            record, node, {PAUSE_IMAGE: images / "pause.tar", COREDNS_IMAGE: images / "coredns.tar"}
+        )
+    api = Api(state.pki)
+    wait_for("the API server", api.ready, 60, str(state.logs / "kube-apiserver.log"))
+    say("API server ready")
+    _start(record, "kube-controller-manager", control_plane.controller_manager(state))
+    _start(record, "kube-scheduler", control_plane.scheduler(state))
+    for node in nodes:
+        _start_node(record, node)
+    network.connect(nodes)
+    _apply_manifests(record)
+    for node in nodes:
+        wait_for(node.name, partial(api.node_ready, node.name), 90, str(state.logs))
+        say(f"{node.name} ready")
+    wait_for("CoreDNS", lambda: api.deployment_available("kube-system", "coredns"), 90, str(state.logs))
+    say(f"cluster ready; kubeconfig {state.admin_kubeconfig}")
+    return record
+
+
+def _start(record: Record, name: str, argv: Sequence[str | Path]) -> None:
+    log = _state_of(record).logs / f"{name}.log"
+    process.start(name, argv, log, f"{record.bin_dir}:{process.SYSTEM_PATH}")
+
+
+def _write_keys(state: State) -> None:
+    pki.ensure(state.pki)
+    pki.write_kubeconfig(state.admin_kubeconfig, state.pki, "admin")
+    for name in KUBECONFIGS:
+        pki.write_kubeconfig(state.kubeconfigs / name, state.pki, name)
+    write_once(state.root / "audit-policy.json", audit.policy())
+
+
+def write_once(path: Path, text: str) -> None:
+    """Writes only what differs: kube-proxy ends when its configuration file is touched, even to the same content."""
+    if not path.exists() or path.read_text() != text:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+def _start_runtime(record: Record, node: Node) -> None:
+    for directory in (node.run, node.directory, node.volumes, node.directory / "cni"):
+        directory.mkdir(parents=True, exist_ok=True)
+    if node.own_network:
+        network.ensure_namespace(node)
+    network.ensure_masquerade(node)
+    write_once(node.directory / "cni" / "10-tenure.conflist", node_config.cni_config(node))
+    if not process.alive(node.process("containerd")):
+        config = node_config.containerd_config(node, Path(record.bin_dir, "runc"))
+        write_once(node.directory / "containerd.toml", config)
+    _start(record, node.process("containerd"), node_config.containerd(node))
+
+
+def _start_node(record: Record, node: Node) -> None:
+    state = _state_of(record)
+    pki.issue_kubelet(state.pki, node.name, node.address)
+    pki.write_kubeconfig(node.kubeconfig, state.pki, node.name)
+    if not process.alive(node.process("kubelet")):
+        write_once(node.directory / "kubelet.json", node_config.kubelet_config(node))
+    if not process.alive(node.process("kube-proxy")):
+        write_once(node.directory / "kube-proxy.json", node_config.kube_proxy_config(node))
+    _start(record, node.process("kubelet"), node_config.kubelet(node))
+    _start(record, node.process("kube-proxy"), node_config.kube_proxy(node))
+    _start(record, node.process("agent"), node_config.agent(node))
+
+
+def _apply_manifests(record: Record) -> None:
+    text = "\n---\n".join(path.read_text() for path in sorted(MANIFESTS.glob("*.yaml")))
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    if record.manifests == digest:
+        return
+    kubectl = Path(record.bin_dir, "kubectl")
+    run([kubectl, "--kubeconfig", _state_of(record).admin_kubeconfig, "apply", "-f", "-"], stdin=text)
+    record.manifests = digest
+    record.save()

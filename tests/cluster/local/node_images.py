@@ -1,0 +1,82 @@
+"""The images inside the nodes' containerd: which are there, and how others get there."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ..engine import Engine
+from ..images import read_record
+from ..shell import ClusterError, run, say, succeeds, wait_for
+from .layout import Node, Record
+
+
+def _ctr(record: Record, node: Node) -> list[str]:
+    return [f"{record.bin_dir}/ctr", "--address", str(node.socket), "--namespace", "k8s.io"]
+
+
+def wait_for_runtime(record: Record, node: Node) -> None:
+    log = node.state.logs / f"{node.process('containerd')}.log"
+    wait_for(f"containerd of {node.name}", lambda: succeeds([*_ctr(record, node), "version"]), 30, str(log))
+
+
+def full_name(name: str) -> str:
+    """The name as containerd has it, with registry host and tag."""
+    first, _, rest = name.partition("/")
+    if not rest:
+        name = f"docker.io/library/{name}"
+    elif "." not in first and ":" not in first and first != "localhost":
+        name = f"docker.io/{name}"
+    return name if ":" in name.rpartition("/")[2] else f"{name}:latest"
+
+
+def present(record: Record, node: Node) -> dict[str, str]:
+    """Full name -> image id of everything the node has."""
+    listed: dict[str, str] = json.loads(run([f"{record.bin_dir}/kube", "cri", node.socket, "images"]))
+    return listed
+
+
+def ensure_archives(record: Record, node: Node, archives: Mapping[str, Path]) -> None:
+    there = present(record, node)
+    for name, path in archives.items():
+        if name not in there:
+            run([*_ctr(record, node), "images", "import", path])
+
+
+def load(record: Record, nodes: Sequence[Node], engine: Engine, names: Sequence[str]) -> None:
+    """Brings images of the engine into every node; those whose id is there already are passed over."""
+    wanted = {name: _recorded_id(engine, name) for name in names}
+    if all(wanted.values()) and not any(_lacking(record, node, wanted) for node in nodes):
+        say("images are in the cluster already")
+        return
+    with engine.running() as docker:
+        for name in names:
+            if not succeeds([docker.command, "image", "inspect", name], env=docker.env):
+                raise ClusterError(f"no image {name}: build it first (`build-images`)")
+            wanted[name] = docker.image_id(name)
+        for node in nodes:
+            lacking = _lacking(record, node, wanted)
+            if lacking:
+                say(f"loading {' '.join(lacking)} into {node.name}")
+                _pipe([docker.command, "save", *lacking], docker.env, [*_ctr(record, node), "images", "import", "-"])
+
+
+def _recorded_id(engine: Engine, name: str) -> str | None:
+    found = read_record(engine.name, name)
+    return found.image_id if found is not None and engine.has(found.image_id) else None
+
+
+def _lacking(record: Record, node: Node, wanted: Mapping[str, str | None]) -> list[str]:
+    there = present(record, node)
+    return [name for name, image_id in wanted.items() if there.get(full_name(name)) != image_id]
+
+
+def _pipe(source: Sequence[str], environment: Mapping[str, str], target: Sequence[str]) -> None:
+    with subprocess.Popen(source, env=environment, stdout=subprocess.PIPE) as giver:
+        taker = subprocess.run(target, stdin=giver.stdout, capture_output=True, text=True)
+        if giver.stdout is not None:
+            giver.stdout.close()
+    if giver.returncode != 0 or taker.returncode != 0:
+        raise ClusterError(f"loading images failed: {taker.stderr.strip()[-1000:]}")

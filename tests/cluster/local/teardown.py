@@ -1,0 +1,122 @@
+"""Undoing all that `up` did, from any checkout, and also when the cluster died by itself.
+
+What has to be undone is read from /run/tenure-cluster and from the kernel, never from what this checkout
+would do: the running cluster may be another's.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from ..paths import RUN
+from ..shell import ClusterError, run, say, succeeds
+from . import dockerd, network, process
+from .layout import BRIDGE, KUBE_PROXY_TABLES, MASQUERADE_TABLE, NETPOL_TABLE, Node, Record, State
+
+KUBELET_LEFTOVERS = Path("/var/lib/kubelet")  # device plugins; not to be moved by a flag
+CNI_LEFTOVERS = Path("/var/lib/cni")
+
+
+def down() -> bool:
+    """Takes down whatever local cluster is up; tells whether there was one."""
+    if not RUN.exists():
+        return False
+    dockerd.stop()
+    record = Record.load()
+    if record is not None:
+        _down(record)
+    shutil.rmtree(RUN)
+    return record is not None
+
+
+def _down(record: Record) -> None:
+    state = State(Path(record.state))
+    nodes = [state.node(number) for number in record.nodes]
+    say("stopping the kubelets and controllers")
+    process.stop(name for name in process.known() if not name.startswith(("containerd-", "etcd", "kube-apiserver")))
+    say("removing pods")
+    for node in nodes:
+        if process.alive(node.process("containerd")):
+            succeeds([f"{record.bin_dir}/kube", "cri", node.socket, "clear"], timeout=100)
+    process.stop(process.known(), patience=5)
+    _end_shims(record)
+    _clear_network(record, nodes)
+    unmount_below([RUN, state.root])
+    _clear_cgroups(nodes)
+    for name, value in record.sysctls.items():
+        network.sysctl_path(name).write_text(value)
+    _clear_leftovers()
+    clear_state(state.root)
+
+
+def _end_shims(record: Record) -> None:
+    """Shims outlive containerd on purpose. Ours are known by the path of their socket's containerd."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                words = (entry / "cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if words[0].endswith(b"containerd-shim-runc-v2") and any(w.startswith(bytes(RUN)) for w in words):
+                succeeds(["kill", "-KILL", entry.name])
+
+
+def _clear_network(record: Record, nodes: Iterable[Node]) -> None:
+    for node in nodes:
+        if node.own_network:
+            succeeds(["ip", "route", "del", node.pod_cidr])
+            succeeds(["ip", "link", "del", node.link])
+    succeeds(["ip", "link", "del", BRIDGE])
+    for table in (MASQUERADE_TABLE, NETPOL_TABLE, *KUBE_PROXY_TABLES):
+        if table not in record.nft_tables:
+            succeeds(["nft", "delete", "table", *table.split()])
+
+
+def mounts_below(roots: Iterable[Path], mounts: str) -> list[str]:
+    """The mount points below the roots, the innermost first (mounts: /proc/mounts)."""
+    prefixes = tuple(f"{root}/" for root in roots)
+    points = [line.split()[1].encode().decode("unicode_escape") for line in mounts.splitlines()]
+    return sorted((point for point in points if point.startswith(prefixes)), reverse=True)
+
+
+def unmount_below(roots: Iterable[Path]) -> None:
+    wanted = list(roots)
+    for _ in range(3):  # mounts may lie over each other
+        for point in mounts_below(wanted, Path("/proc/mounts").read_text()):
+            succeeds(["umount", point])
+
+
+def _clear_cgroups(nodes: Iterable[Node]) -> None:
+    names = ["kubepods", *(node.cgroup.strip("/") for node in nodes if node.own_network)]
+    tops = [network.CGROUPS] if (network.CGROUPS / "cgroup.controllers").exists() else list(network.CGROUPS.iterdir())
+    for top in tops:
+        for name in names:
+            if (top / name).is_dir():
+                succeeds(["find", top / name, "-depth", "-type", "d", "-exec", "rmdir", "{}", "+"])
+
+
+def _clear_leftovers() -> None:
+    plugins = KUBELET_LEFTOVERS / "device-plugins"
+    for name in ("kubelet.sock", "kubelet_internal_checkpoint", "DEPRECATION"):
+        (plugins / name).unlink(missing_ok=True)
+    for directory in (
+        *(KUBELET_LEFTOVERS.glob("*") if KUBELET_LEFTOVERS.is_dir() else ()),
+        KUBELET_LEFTOVERS,
+        CNI_LEFTOVERS / "results",
+        CNI_LEFTOVERS,
+    ):
+        if directory.is_dir() and not any(directory.iterdir()):
+            directory.rmdir()
+
+
+def clear_state(root: Path) -> None:
+    """Removes the state folder, but never through a mount: that would remove what is mounted there."""
+    if not root.exists():
+        return
+    unmount_below([root])
+    left = mounts_below([root], Path("/proc/mounts").read_text())
+    if left:
+        raise ClusterError(f"{left[0]} is still mounted; {root} is left as it is")
+    run(["rm", "-rf", "--one-file-system", root])
