@@ -72,7 +72,7 @@ def test_the_agent_container_cannot_read_journal_keys_or_credential(
         with pytest.raises(KubectlError):
             place.kube.execute("hers-session", "agent", "ls", path)
     assert place.kube.execute("hers-session", "agent", "ls", "/workspace") == ""
-    key = json.loads(place.kube.run("get", "secret", "hers-key", "-o", "json"))["data"]["data-key"]
+    key = json.loads(place.kube.run("get", "secret", place.key("hers"), "-o", "json"))["data"]["data-key"]
     assert python(place.kube, "hers-session", "agent", FIND, stdin=f"{CREDENTIAL}\n{key}") == ""
     assert CREDENTIAL in place.kube.execute(
         "hers-session", "sidecar", "cat", "/var/run/tenure/credentials/model/api-key"

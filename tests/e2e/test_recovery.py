@@ -12,6 +12,7 @@ from harness.kube import Kube, eventually, is_ready
 from harness.manifests import session
 from harness.model import ScriptedModel
 from harness.tenure import RELEASE, SYSTEM, Place
+from tenure_api.names import session_claim, session_key, session_pod
 
 FULL = os.environ.get("TENURE_SOAK") == "1"
 KILLS = 20
@@ -106,9 +107,14 @@ def test_a_killed_operator_leaves_no_session_behind_and_no_orphan(place: Place, 
     eventually(
         lambda: all(is_ready(s) for s in place.kube.items("agentsessions") if s["metadata"]["name"] in names), 300, 1
     )
-    for kind, suffix in (("pods", "-session"), ("persistentvolumeclaims", "-state"), ("secrets", "-key")):
+    uids = {s["metadata"]["name"]: s["metadata"]["uid"] for s in place.kube.items("agentsessions")}
+    for kind, expected in (
+        ("pods", {session_pod(name) for name in names}),
+        ("persistentvolumeclaims", {session_claim(name) for name in names}),
+        ("secrets", {session_key(name, uids[name]) for name in names}),
+    ):
         found = {o["metadata"]["name"] for o in place.kube.items(kind) if o["metadata"]["name"].startswith("crowd-")}
-        assert found == {name + suffix for name in names}
+        assert found == expected
     place.kube.run("delete", "agentsessions", *names, "--wait=false")
     for kind in ("pods", "persistentvolumeclaims", "secrets", "networkpolicies"):
         eventually(

@@ -42,19 +42,20 @@ def test_a_changed_child_is_set_right(place: Place, agent: str) -> None:
 def test_nobody_deletes_a_data_key_by_accident(place: Place, agent: str) -> None:
     place.session("guarded")
     with pytest.raises(KubectlError, match="AgentSession"):
-        place.kube.delete("secret", "guarded-key")
+        place.kube.delete("secret", place.key("guarded"))
 
 
 def test_a_lost_key_is_never_made_anew_and_the_session_goes_on_when_it_is_restored(place: Place, agent: str) -> None:
     client = place.client()
     conversation = place.session("keyless")
     client.responses.create(model=agent, conversation=conversation, input="My name is Ada.")
-    secret = place.kube.get("secret", "keyless-key")
+    key = place.key("keyless")
+    secret = place.kube.get("secret", key)
     operator = place.kube.acting_as(f"system:serviceaccount:{SYSTEM}:{RELEASE}-operator")
     with pytest.raises(KubectlError):
-        operator.get("secret", "keyless-key")  # the operator may not read it
+        operator.get("secret", key)  # the operator may not read it
     collector = place.kube.acting_as("system:serviceaccount:kube-system:generic-garbage-collector")
-    collector.delete("secret", "keyless-key")
+    collector.delete("secret", key)
     place.kube.delete("pod", "keyless-session", "--grace-period=0", "--force")
 
     def lost() -> bool:
@@ -63,7 +64,7 @@ def test_a_lost_key_is_never_made_anew_and_the_session_goes_on_when_it_is_restor
 
     eventually(lost, 30)
     time.sleep(3)
-    assert place.kube.find("secret", "keyless-key") is None
+    assert place.kube.find("secret", key) is None
     keep = ("name", "namespace", "labels", "ownerReferences")
     place.kube.apply({**secret, "metadata": {k: v for k, v in secret["metadata"].items() if k in keep}})
     eventually(lambda: is_ready(place.kube.get("agentsession", "keyless")), 60)
@@ -76,7 +77,7 @@ def test_a_deleted_session_takes_pod_claim_secret_and_network_policy_with_it(pla
     children = [
         ("pod", "leaving-session"),
         ("persistentvolumeclaim", "leaving-state"),
-        ("secret", "leaving-key"),
+        ("secret", place.key("leaving")),
         ("networkpolicy", "leaving-session"),
     ]
     assert all(place.kube.find(*child) for child in children)

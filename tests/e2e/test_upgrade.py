@@ -54,7 +54,7 @@ def test_an_uninstall_keeps_definitions_sessions_and_data(place: Place) -> None:
         assert place.kube.get("crd", f"{kind}.tenure.dev")
     assert place.kube.get("agentsession", "survivor")
     assert place.kube.get("persistentvolumeclaim", "survivor-state")
-    assert place.kube.get("secret", "survivor-key")
+    assert place.kube.get("secret", place.key("survivor"))
     install(place.kube)
     eventually(lambda: is_ready(place.kube.get("agentsession", "survivor")), 90)
     client = place.client()

@@ -12,6 +12,7 @@ import cluster
 from harness import manifests
 from harness.forward import Forward
 from harness.kube import Kube, KubectlError, eventually, is_ready
+from tenure_api import names
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "charts" / "tenure"
@@ -92,6 +93,11 @@ class Place:
         self.kube.apply(manifests.session(name, agent, self.subject(account), **spec))
         eventually(lambda: is_ready(self.kube.get("agentsession", name)), 90)
         return f"{self.name}/{name}"
+
+    def key(self, session: str) -> str:
+        """Name of the Secret with a session's data key."""
+        uid: str = self.kube.get("agentsession", session)["metadata"]["uid"]
+        return names.session_key(session, uid)
 
 
 def unique(prefix: str) -> str:
