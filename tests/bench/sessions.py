@@ -134,6 +134,6 @@ def measure() -> Iterator[Figure]:
         place.agent()
         yield creation(place)
         yield from idle_memory(place)
-        if log := cluster.info()["audit_log"]:
+        if log := cluster.info().audit_log:
             yield writes(place, Path(log))
         assert is_ready(place.kube.get("agent", "helper"))

@@ -29,7 +29,8 @@ def test_an_upgrade_to_another_tag_keeps_every_sessions_state(place: Place) -> N
     conversations = [place.session(f"kept-{n}") for n in range(3)]
     for n, conversation in enumerate(conversations):
         client.responses.create(model=agent, conversation=conversation, input=f"My name is Name{n}.")
-    cluster.retag("dev", "next", IMAGES)
+    cluster.build_images(IMAGES, "next")
+    cluster.load(*(f"{image}:next" for image in IMAGES))
     install(place.kube, tag="next")
 
     def moved() -> bool:

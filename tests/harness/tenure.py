@@ -22,9 +22,7 @@ RELEASE = "tenure"
 
 def kube() -> Kube:
     """kubectl against the cluster that is up."""
-    known = cluster.info()
-    path = f"{known['bin']}:{os.environ['PATH']}" if known["bin"] else os.environ["PATH"]
-    return Kube({**os.environ, "KUBECONFIG": known["kubeconfig"], "PATH": path})
+    return Kube({**os.environ, **cluster.environment(cluster.info())})
 
 
 def helm(kube: Kube, *arguments: str, timeout: float = 300) -> str:
