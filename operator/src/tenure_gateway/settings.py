@@ -1,25 +1,25 @@
 """The gateway's settings, from its environment.
 
-| variable                            | default                                 | what                                             |
-|-------------------------------------|-----------------------------------------|--------------------------------------------------|
-| `TENURE_PORT`                       | `8080`                                  | port of the API                                  |
-| `TENURE_METRICS_PORT`               | `8083`                                  | port of `/healthz`, `/readyz` and `/metrics`     |
-| `TENURE_AUDIENCE`                   | `tenure`                                | audience that callers' tokens must be issued for |
-| `TENURE_SIGNING_KEY_FILE`           | `/var/run/tenure/signing/gateway.key`   | Ed25519 private key (PEM)                        |
-| `TENURE_MAX_BODY_BYTES`             | `1048576`                               | longest request body; beyond it 413              |
-| `TENURE_RECEIVE_TIMEOUT_SECONDS`    | `30`                                    | within which head and body of a request must come|
-| `TENURE_HOLD_SECONDS`               | `120`                                   | how long a request waits for a session's pod     |
-| `TENURE_TURN_TIMEOUT_SECONDS`       | `3600`                                  | how long a request follows one turn              |
-| `TENURE_RESPONSE_RETENTION_SECONDS` | `2592000` (30 days, as OpenAI documents)| life of a session made by a lone response        |
-| `TENURE_THROWAWAY_SECONDS`          | `7200`                                  | life of a throwaway session, should its deletion fail |
-| `TENURE_TOKEN_CACHE_SECONDS`        | `10`                                    | how long a TokenReview is believed               |
-| `TENURE_ACCESS_CACHE_SECONDS`       | `5`                                     | how long a SubjectAccessReview is believed       |
-| `TENURE_DRAIN_DELAY_SECONDS`        | `5`                                     | after SIGTERM: serve on while endpoints catch up |
-| `TENURE_DRAIN_SECONDS`              | `60`                                    | then: how long requests in flight may go on      |
-| `TENURE_LOG_LEVEL`                  | `INFO`                                  | `DEBUG`, `INFO`, `WARNING` or `ERROR`            |
+| variable | default | what |
+| --- | --- | --- |
+| `TENURE_PORT` | `8080` | port of the API |
+| `TENURE_METRICS_PORT` | `8083` | port of `/healthz`, `/readyz` and `/metrics` |
+| `TENURE_AUDIENCE` | `tenure` | audience that callers' tokens must be issued for |
+| `TENURE_SIGNING_KEY_FILE` | `/var/run/tenure/signing/gateway.key` | Ed25519 private key (PEM) |
+| `TENURE_MAX_BODY_BYTES` | `1048576` | longest request body; beyond it 413 |
+| `TENURE_RECEIVE_TIMEOUT_SECONDS` | `30` | within which head and body of a request must come |
+| `TENURE_HOLD_SECONDS` | `120` | how long a request waits for a session's pod |
+| `TENURE_TURN_TIMEOUT_SECONDS` | `3600` | how long a request follows one turn |
+| `TENURE_RESPONSE_RETENTION_SECONDS` | `2592000` | life of a session made by a lone response: 30 days |
+| `TENURE_THROWAWAY_SECONDS` | `7200` | life of a throwaway session that could not be deleted |
+| `TENURE_TOKEN_CACHE_SECONDS` | `10` | how long a TokenReview is believed |
+| `TENURE_ACCESS_CACHE_SECONDS` | `5` | how long a SubjectAccessReview is believed |
+| `TENURE_DRAIN_DELAY_SECONDS` | `5` | after SIGTERM: serve on while endpoints catch up |
+| `TENURE_DRAIN_SECONDS` | `60` | then: how long requests in flight may go on |
+| `TENURE_LOG_LEVEL` | `INFO` | `DEBUG`, `INFO`, `WARNING` or `ERROR` |
 
 The pod's terminationGracePeriodSeconds must exceed the sum of the two drain times. Outside a cluster the API server is
-found by `KUBECONFIG`.
+found by `KUBECONFIG`. The 30 days are those for which OpenAI documents that it keeps a response.
 """
 
 from collections.abc import Mapping

@@ -1,1 +1,1 @@
-"""OpenAI's shapes: what clients send is read here, and what they get is built here. Nothing else of the API is known."""
+"""OpenAI's shapes: what clients send is read here, and what they get is built here."""

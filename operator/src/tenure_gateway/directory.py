@@ -1,0 +1,242 @@
+"""What the gateway knows of the cluster: agents and sessions, kept up to date by watches, so that no request asks.
+
+Only what a request needs is kept of each object. Resource versions order what is known of one object (comparable since
+Kubernetes 1.35, and in fact always), so that an older sight never overwrites a newer one: the answer to a create may
+come before or after the watch has shown the object.
+"""
+
+import asyncio
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Generic, Protocol, TypeVar
+
+from tenure_api.conditions import ConditionStatus, ConditionType
+from tenure_api.names import METADATA_ANNOTATION
+from tenure_gateway.faults import NotReady, SessionGone, SessionStalled
+from tenure_gateway.ids import Key
+
+Object = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class AgentView:
+    """An Agent. `created` is in seconds since the epoch."""
+
+    key: Key
+    version: int
+    created: int
+    blocked: str | None
+    """Why it starts no sessions before somebody mends it, as its conditions say; None if it does."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionView:
+    """An AgentSession. `created` is in seconds since the epoch."""
+
+    key: Key
+    version: int
+    created: int
+    uid: str
+    agent: Key
+    subject: str
+    metadata: dict[str, str] = field(hash=False)
+    address: str | None
+    """IP address of its pod while it is Ready."""
+    stalled: str | None
+    """What its condition `Stalled` says, while it is."""
+    waiting: str
+    """What its condition `Ready` says, while it is not."""
+    deleting: bool
+
+
+class View(Protocol):
+    """What the table needs of what it keeps."""
+
+    @property
+    def key(self) -> Key:
+        """The object."""
+
+    @property
+    def version(self) -> int:
+        """Its resource version."""
+
+
+V = TypeVar("V", bound=View)
+
+
+def _conditions(obj: Object) -> dict[str, Object]:
+    return {condition["type"]: condition for condition in obj.get("status", {}).get("conditions", ())}
+
+
+def _key(obj: Object) -> Key:
+    return Key(obj["metadata"]["namespace"], obj["metadata"]["name"])
+
+
+def _created(obj: Object) -> int:
+    return int(datetime.fromisoformat(obj["metadata"]["creationTimestamp"]).timestamp())
+
+
+def _holds(condition: Object | None) -> bool:
+    return condition is not None and condition.get("status") == ConditionStatus.TRUE
+
+
+def _says(condition: Object | None) -> str:
+    return "" if condition is None else condition.get("message") or condition.get("reason", "")
+
+
+def agent_view(obj: Object) -> AgentView:
+    """An Agent as the API server sends it."""
+    conditions = _conditions(obj)
+    ready = conditions.get(ConditionType.READY)
+    waits = ready is None or _holds(ready) or _holds(conditions.get(ConditionType.RECONCILING))
+    return AgentView(
+        key=_key(obj),
+        version=int(obj["metadata"]["resourceVersion"]),
+        created=_created(obj),
+        blocked=None if waits or ready is None or ready.get("status") != ConditionStatus.FALSE else _says(ready),
+    )
+
+
+def session_view(obj: Object) -> SessionView:
+    """An AgentSession as the API server sends it."""
+    conditions = _conditions(obj)
+    ready = conditions.get(ConditionType.READY)
+    stalled = conditions.get(ConditionType.STALLED)
+    key = _key(obj)
+    return SessionView(
+        key=key,
+        version=int(obj["metadata"]["resourceVersion"]),
+        created=_created(obj),
+        uid=obj["metadata"]["uid"],
+        agent=Key(key.namespace, obj["spec"]["agentRef"]["name"]),
+        subject=obj["spec"]["subject"],
+        metadata=_metadata(obj["metadata"].get("annotations", {}).get(METADATA_ANNOTATION)),
+        address=obj.get("status", {}).get("podIP") if _holds(ready) else None,
+        stalled=_says(stalled) if _holds(stalled) else None,
+        waiting=_says(ready) or "its pod is being started",
+        deleting="deletionTimestamp" in obj["metadata"],
+    )
+
+
+def _metadata(text: str | None) -> dict[str, str]:
+    """The metadata in the annotation. Anyone who may edit the session may have spoilt it: then there is none."""
+    try:
+        value = json.loads(text or "{}")
+    except ValueError:
+        return {}
+    return {key: entry for key, entry in value.items() if isinstance(entry, str)} if isinstance(value, dict) else {}
+
+
+class Table(Generic[V]):
+    """All objects of one kind. It is the sink of a watch."""
+
+    def __init__(self, view: Callable[[Object], V]) -> None:
+        self._view = view
+        self._rows: dict[Key, V] = {}
+        self._waiters: dict[Key, set[asyncio.Future[None]]] = {}
+        self._seen = 0
+        self.filled = False
+        """Whether the first list has been seen."""
+
+    def get(self, key: Key) -> V | None:
+        """One object, if it is there."""
+        return self._rows.get(key)
+
+    def __iter__(self) -> Iterator[V]:
+        return iter(list(self._rows.values()))
+
+    def put(self, obj: Object) -> None:
+        """Takes up an object that the watch shows."""
+        self._seen = max(self._seen, self._take(self._view(obj)).version)
+
+    def offer(self, obj: Object) -> V:
+        """Takes up an object that came as an answer; returns the newest sight of it.
+
+        If the watch is already past it and does not have it, then it has been deleted since, and is not taken up.
+        """
+        view = self._view(obj)
+        return view if view.key not in self._rows and view.version <= self._seen else self._take(view)
+
+    def forget(self, obj: Object) -> None:
+        """Drops an object, unless a new one has taken its name since."""
+        key, version = _key(obj), int(obj["metadata"]["resourceVersion"])
+        self._seen = max(self._seen, version)
+        known = self._rows.get(key)
+        if known is not None and known.version <= version:
+            self._drop(key)
+
+    def drop(self, view: V) -> None:
+        """Drops what this process itself has just deleted."""
+        if self._rows.get(view.key) is view:
+            self._drop(view.key)
+
+    def replace(self, objects: list[Object], version: int) -> None:
+        """Takes up a list as of a resource version; drops what is not in it and is not newer than it."""
+        self._seen = max(self._seen, version)
+        seen = {self._take(self._view(obj)).key for obj in objects}
+        for key in [key for key, row in self._rows.items() if key not in seen and row.version <= version]:
+            self._drop(key)
+        self.filled = True
+
+    async def changed(self, key: Key, seconds: float) -> None:
+        """Returns when the object has changed, or after this time."""
+        waiter = asyncio.get_running_loop().create_future()
+        waiters = self._waiters.setdefault(key, set())
+        waiters.add(waiter)
+        try:
+            await asyncio.wait((waiter,), timeout=seconds)
+        finally:
+            waiters.discard(waiter)
+            if not waiters and self._waiters.get(key) is waiters:
+                del self._waiters[key]
+
+    def _take(self, view: V) -> V:
+        known = self._rows.get(view.key)
+        if known is not None and known.version >= view.version:
+            return known
+        self._rows[view.key] = view
+        self._wake(view.key)
+        return view
+
+    def _drop(self, key: Key) -> None:
+        del self._rows[key]
+        self._wake(key)
+
+    def _wake(self, key: Key) -> None:
+        for waiter in self._waiters.pop(key, ()):
+            if not waiter.done():
+                waiter.set_result(None)
+
+
+class Directory:
+    """Agents and sessions."""
+
+    def __init__(self) -> None:
+        self.agents = Table(agent_view)
+        self.sessions = Table(session_view)
+
+    @property
+    def filled(self) -> bool:
+        """Whether both first lists have been seen: before that, nothing can be said to be missing."""
+        return self.agents.filled and self.sessions.filled
+
+    async def ready_session(self, key: Key, deadline: float) -> tuple[SessionView, str]:
+        """The session and its address, once it is Ready. `deadline` is in the time of the event loop.
+
+        Raises `SessionGone`, `SessionStalled` at once, or `NotReady` at the deadline.
+        """
+        clock = asyncio.get_running_loop().time
+        while True:
+            session = self.sessions.get(key)
+            if session is None or session.deleting:
+                raise SessionGone
+            if session.stalled is not None:
+                raise SessionStalled(session.stalled)
+            if session.address is not None:
+                return session, session.address
+            left = deadline - clock()
+            if left <= 0:
+                raise NotReady(session.waiting)
+            await self.sessions.changed(key, left)

@@ -1,0 +1,68 @@
+"""Puts the parts together. What is outside of the process comes from the caller, so that tests bring their own."""
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import Protocol
+
+import aiohttp
+
+from tenure_api.tokens import Signer
+from tenure_gateway.access import Access, Reviewer
+from tenure_gateway.api_client import AGENTS, SESSIONS, Sink
+from tenure_gateway.directory import Directory
+from tenure_gateway.front import Front
+from tenure_gateway.metrics import Metrics
+from tenure_gateway.routes import Lifetimes, Routes, application, templates
+from tenure_gateway.sessions import Sessions, Store
+from tenure_gateway.settings import Settings
+from tenure_gateway.sidecar import Sidecars, Tokens
+from tenure_gateway.turns import Limits, Turns
+
+
+class Cluster(Reviewer, Store, Protocol):
+    """All that the gateway asks of the API server."""
+
+    async def follow(self, resource: str, sink: Sink) -> None:
+        """Keeps the sink up to date for ever."""
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """A gateway without its servers."""
+
+    front: Front
+    directory: Directory
+    sessions: Sessions
+    metrics: Metrics
+    cluster: Cluster
+
+    def unready(self) -> str | None:
+        """Why no requests should come here, or None if they should."""
+        if self.front.draining:
+            return "shutting down"
+        return None if self.directory.filled else "agents and sessions are being listed"
+
+    async def follow(self) -> None:
+        """Keeps the directory up to date for ever."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.cluster.follow(AGENTS, self.directory.agents))
+            group.create_task(self.cluster.follow(SESSIONS, self.directory.sessions))
+
+
+def assemble(settings: Settings, signing_key: str, cluster: Cluster, http: aiohttp.ClientSession) -> Gateway:
+    """A gateway with these settings. `signing_key` is an Ed25519 private key in PEM; `http` reaches sidecars."""
+    metrics = Metrics()
+    directory = Directory()
+    access = Access(
+        cluster, settings.audience, settings.token_cache_seconds, settings.access_cache_seconds, time.monotonic
+    )
+    sessions = Sessions(directory, cluster, access)
+    sidecars = Sidecars(http, Tokens(Signer("gateway", signing_key), time.time))
+    turns = Turns(directory, sidecars, Limits(settings.hold_seconds, settings.turn_timeout_seconds), metrics)
+    lifetimes = Lifetimes(settings.response_retention_seconds, settings.throwaway_seconds)
+    routes = Routes(access, sessions, turns, lifetimes).table()
+    front = Front(
+        application(routes), templates(routes), metrics, settings.max_body_bytes, settings.receive_timeout_seconds
+    )
+    return Gateway(front, directory, sessions, metrics, cluster)

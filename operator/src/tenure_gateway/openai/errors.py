@@ -1,0 +1,155 @@
+"""Errors in OpenAI's shape: `{"error": {"message", "type", "param", "code"}}`.
+
+An `ApiError` is an answer. Its message says what to do, and holds nothing that the caller may not know. Codes:
+
+| status | code | when |
+| --- | --- | --- |
+| 400 | `invalid_json`, `invalid_type`, `invalid_value`, `missing_required_parameter` | it makes no sense |
+| 400 | `unknown_parameter` | nobody knows it |
+| 400 | `unsupported_parameter` | OpenAI has it, we do not |
+| 400 | `previous_response_not_last` | only the last response of a conversation can be continued |
+| 401 | `invalid_api_key` | no token, or not one for us |
+| 404 | `model_not_found`, `conversation_not_found` | there is none, or not for this caller |
+| 404 | `response_not_found`, `previous_response_not_found` | the same |
+| 404 | `unknown_url`; 405 `method_not_allowed` | no such route |
+| 408 | `request_timeout` | the body did not come in time |
+| 409 | `conversation_locked` | too many turns wait for this conversation |
+| 413 | `request_too_large` | the body is longer than the limit |
+| 502 | the turn's own code | the turn failed, and is recorded as failed |
+| 503 | `session_stalled` | the session cannot go on before somebody mends it |
+| 503 | `session_refused` | the API server refuses to make a session: a quota, for instance |
+| 503 | `session_not_ready`, `service_unavailable` | not now; Retry-After says when to try again |
+| 504 | `turn_timeout` | the turn takes longer than a request may; it goes on without it |
+| in a stream | `turn_interrupted` | the pod broke after text was sent; the turn completes by itself |
+
+OpenAI's clients repeat a request by themselves after 408, 409, 429 and 5xx. Where a repetition would say the same thing
+a second time in the conversation, or cannot help, the header `x-should-retry: false` forbids it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tenure_api.wire import Turn
+from tenure_gateway.faults import (
+    ClusterRefused,
+    ClusterUnavailable,
+    Fault,
+    NotReady,
+    SessionGone,
+    SessionStalled,
+    TurnInterrupted,
+    TurnRefused,
+    TurnTimeout,
+)
+
+NO_RETRY = {"x-should-retry": "false"}
+
+Json = dict[str, Any]
+
+
+@dataclass(eq=False)
+class ApiError(Exception):
+    """An answer other than success. `param` is the path of the request's field that is to blame."""
+
+    status: int
+    code: str
+    message: str
+    param: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def type(self) -> str:
+        """OpenAI's class of the error."""
+        return "invalid_request_error" if self.status < 500 else "server_error"
+
+    def body(self) -> Json:
+        """The body of the answer."""
+        return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
+
+
+def invalid(message: str, param: str | None, code: str = "invalid_value") -> ApiError:
+    """400: the request says something that makes no sense."""
+    return ApiError(400, code, message, param)
+
+
+def unsupported(param: str, advice: str) -> ApiError:
+    """400: the request asks for something that this server does not have. `advice` says what to do instead."""
+    return ApiError(400, "unsupported_parameter", f"'{param}' is not supported here. {advice}", param)
+
+
+def unauthorized() -> ApiError:
+    """401: no valid token."""
+    message = "Send a token of a Kubernetes identity, issued for this gateway's audience, as `Authorization: Bearer …`."
+    return ApiError(401, "invalid_api_key", message, headers={"www-authenticate": "Bearer"})
+
+
+def model_not_found(model: str) -> ApiError:
+    """404: no such agent, or not for this caller."""
+    message = f"The model '{model}' does not exist or you do not have access to it. GET /v1/models lists yours."
+    return ApiError(404, "model_not_found", message, "model")
+
+
+def not_found(what: str, identifier: str, param: str | None = None) -> ApiError:
+    """404: no such conversation or response, or not for this caller. `what` is the kind, in words."""
+    code = f"{what.lower().replace(' ', '_')}_not_found"
+    return ApiError(404, code, f"{what} with id '{identifier}' not found.", param)
+
+
+def unavailable(message: str, retry_after: int, code: str = "service_unavailable") -> ApiError:
+    """503: not now. `retry_after` is in seconds."""
+    return ApiError(503, code, message, headers={"retry-after": str(retry_after)})
+
+
+_GOES_ON = "The turn, if it was recorded, completes by itself and is then among the conversation's items."
+
+
+def turn_failed(turn: Turn) -> ApiError:
+    """502: the turn ended without an answer, and is recorded so."""
+    if turn.error is None:
+        return ApiError(502, "turn_failed", "The turn failed.")
+    return ApiError(502, turn.error.code, turn.error.message)
+
+
+def from_fault(fault: Fault) -> ApiError:
+    """The answer to what went wrong below."""
+    match fault:
+        case ClusterUnavailable():
+            return unavailable("The cluster's API server cannot be asked now. Try again in a few seconds.", 2)
+        case ClusterRefused():
+            return ApiError(503, "session_refused", str(fault), headers=NO_RETRY)
+        case SessionGone():
+            return ApiError(404, "conversation_not_found", "The conversation has been deleted.")
+        case SessionStalled():
+            headers = {"retry-after": "10", **NO_RETRY}
+            return ApiError(503, "session_stalled", f"The session cannot go on: {fault}", headers=headers)
+        case NotReady():
+            return _not_ready(fault)
+        case TurnRefused():
+            return _refused(fault)
+        case TurnInterrupted():
+            message = "The session's pod broke while it answered. The turn completes by itself: read it from the items."
+            return ApiError(503, "turn_interrupted", message, headers=NO_RETRY)
+        case TurnTimeout():
+            return ApiError(
+                504, "turn_timeout", f"The turn takes too long for one request. {_GOES_ON}", headers=NO_RETRY
+            )
+    raise fault
+
+
+def _not_ready(fault: NotReady) -> ApiError:
+    error = unavailable(f"The session is not ready: {fault.message}", 10, "session_not_ready")
+    if fault.recorded:
+        error.message += f" {_GOES_ON}"
+        error.headers = {**error.headers, **NO_RETRY}
+    return error
+
+
+def _refused(fault: TurnRefused) -> ApiError:
+    if fault.code == "previous_turn_not_last":
+        message = "Only the last response of a conversation can be continued: branching is not available."
+        return ApiError(400, "previous_response_not_last", message, "previous_response_id")
+    if fault.code == "session_busy":
+        message = "Too many turns wait for this conversation: it takes one at a time. Try again later."
+        return ApiError(409, "conversation_locked", message, "conversation", {"retry-after": "2"})
+    return ApiError(fault.status if fault.status < 500 else 502, fault.code, fault.message)
