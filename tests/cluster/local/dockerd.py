@@ -7,6 +7,7 @@ Its layers stay in the cache, so a build with little changed takes seconds. Its 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import tempfile
@@ -104,6 +105,15 @@ class PrivateEngine:
         """Looked up in the daemon's own store: asking would mean starting it."""
         return any(self.data.glob(f"image/*/imagedb/content/{image_id.replace(':', '/')}"))
 
+    def find(self, name: str) -> str | None:
+        """The id of a tagged image, likewise without the daemon."""
+        for path in self.data.glob("image/*/repositories.json"):
+            tags: dict[str, dict[str, str]] = json.loads(path.read_text())["Repositories"]
+            for repository in tags.values():
+                if name in repository:
+                    return repository[name]
+        return None
+
     @contextmanager
     def running(self) -> Iterator[Docker]:
         client = Path("/usr/bin/docker")  # Debian's: another one on PATH may lack what its daemon needs
@@ -155,4 +165,4 @@ def stop() -> None:
     SOCKET.unlink(missing_ok=True)
     (RUN / "docker.pid").unlink(missing_ok=True)
     for top in Path("/sys/fs/cgroup").glob("*/docker"):
-        succeeds(["find", top, "-depth", "-type", "d", "-empty", "-exec", "rmdir", "{}", "+"])
+        succeeds(["find", top, "-depth", "-type", "d", "-exec", "rmdir", "{}", "+"])

@@ -55,6 +55,7 @@ state = "{node.run}/containerd"
     runtime_type = "io.containerd.runc.v2"
     [{runtime}.containerd.runtimes.runc.options]
       BinaryName = "{runc}"
+      Root = "{node.run}/runc"
       SystemdCgroup = false
 """
 

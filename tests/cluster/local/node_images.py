@@ -7,9 +7,8 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ..engine import Engine
-from ..images import read_record
 from ..shell import ClusterError, run, say, succeeds, wait_for
+from .dockerd import PrivateEngine
 from .layout import Node, Record
 
 
@@ -45,30 +44,26 @@ def ensure_archives(record: Record, node: Node, archives: Mapping[str, Path]) ->
             run([*_ctr(record, node), "images", "import", path])
 
 
-def load(record: Record, nodes: Sequence[Node], engine: Engine, names: Sequence[str]) -> None:
+def load(record: Record, nodes: Sequence[Node], engine: PrivateEngine, names: Sequence[str]) -> None:
     """Brings images of the engine into every node; those whose id is there already are passed over."""
-    wanted = {name: _recorded_id(engine, name) for name in names}
-    if all(wanted.values()) and not any(_lacking(record, node, wanted) for node in nodes):
+    wanted: dict[str, str] = {}
+    for name in names:
+        image_id = engine.find(name)
+        if image_id is None:
+            raise ClusterError(f"no image {name}: build it first (`build-images`)")
+        wanted[name] = image_id
+    lacking = {node: _lacking(record, node, wanted) for node in nodes}
+    if not any(lacking.values()):
         say("images are in the cluster already")
         return
     with engine.running() as docker:
-        for name in names:
-            if not succeeds([docker.command, "image", "inspect", name], env=docker.env):
-                raise ClusterError(f"no image {name}: build it first (`build-images`)")
-            wanted[name] = docker.image_id(name)
-        for node in nodes:
-            lacking = _lacking(record, node, wanted)
-            if lacking:
-                say(f"loading {' '.join(lacking)} into {node.name}")
-                _pipe([docker.command, "save", *lacking], docker.env, [*_ctr(record, node), "images", "import", "-"])
+        for node, images in lacking.items():
+            if images:
+                say(f"loading {' '.join(images)} into {node.name}")
+                _pipe([docker.command, "save", *images], docker.env, [*_ctr(record, node), "images", "import", "-"])
 
 
-def _recorded_id(engine: Engine, name: str) -> str | None:
-    found = read_record(engine.name, name)
-    return found.image_id if found is not None and engine.has(found.image_id) else None
-
-
-def _lacking(record: Record, node: Node, wanted: Mapping[str, str | None]) -> list[str]:
+def _lacking(record: Record, node: Node, wanted: Mapping[str, str]) -> list[str]:
     there = present(record, node)
     return [name for name, image_id in wanted.items() if there.get(full_name(name)) != image_id]
 

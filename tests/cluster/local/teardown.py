@@ -6,6 +6,8 @@ would do: the running cluster may be another's.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,8 +17,16 @@ from ..shell import ClusterError, run, say, succeeds
 from . import dockerd, network, process
 from .layout import BRIDGE, KUBE_PROXY_TABLES, MASQUERADE_TABLE, NETPOL_TABLE, Node, Record, State
 
-KUBELET_LEFTOVERS = Path("/var/lib/kubelet")  # device plugins; not to be moved by a flag
-CNI_LEFTOVERS = Path("/var/lib/cni")
+DEVICE_PLUGINS = Path("/var/lib/kubelet/device-plugins")  # where, no flag can change
+LOG_LINKS = Path("/var/log/containers")  # likewise
+MADE_ON_THE_WAY = (
+    "/var/lib/kubelet",
+    "/var/lib/cni",
+    "/var/log/containers",
+    "/run/containerd",
+    "/run/docker",
+    "/run/runc",
+)
 
 
 def down() -> bool:
@@ -28,6 +38,8 @@ def down() -> bool:
     if record is not None:
         _down(record)
     shutil.rmtree(RUN)
+    for name in MADE_ON_THE_WAY:
+        _remove_empty(Path(name))
     return record is not None
 
 
@@ -40,14 +52,14 @@ def _down(record: Record) -> None:
     for node in nodes:
         if process.alive(node.process("containerd")):
             succeeds([f"{record.bin_dir}/kube", "cri", node.socket, "clear"], timeout=100)
-    process.stop(process.known(), patience=5)
+    process.stop(process.known(), patience=1)  # the API server would wait for its clients
     _end_shims(record)
     _clear_network(record, nodes)
     unmount_below([RUN, state.root])
     _clear_cgroups(nodes)
     for name, value in record.sysctls.items():
         network.sysctl_path(name).write_text(value)
-    _clear_leftovers()
+    _clear_leftovers(state)
     clear_state(state.root)
 
 
@@ -97,18 +109,20 @@ def _clear_cgroups(nodes: Iterable[Node]) -> None:
                 succeeds(["find", top / name, "-depth", "-type", "d", "-exec", "rmdir", "{}", "+"])
 
 
-def _clear_leftovers() -> None:
-    plugins = KUBELET_LEFTOVERS / "device-plugins"
+def _clear_leftovers(state: State) -> None:
+    """What programs leave in places of their own choosing."""
     for name in ("kubelet.sock", "kubelet_internal_checkpoint", "DEPRECATION"):
-        (plugins / name).unlink(missing_ok=True)
-    for directory in (
-        *(KUBELET_LEFTOVERS.glob("*") if KUBELET_LEFTOVERS.is_dir() else ()),
-        KUBELET_LEFTOVERS,
-        CNI_LEFTOVERS / "results",
-        CNI_LEFTOVERS,
-    ):
-        if directory.is_dir() and not any(directory.iterdir()):
-            directory.rmdir()
+        (DEVICE_PLUGINS / name).unlink(missing_ok=True)
+    for link in LOG_LINKS.glob("*.log"):
+        if link.is_symlink() and link.readlink().is_relative_to(state.root):
+            link.unlink()
+
+
+def _remove_empty(top: Path) -> None:
+    """Removes a tree of directories in which there is nothing else; another program's files keep theirs."""
+    for directory, _, _ in os.walk(top, topdown=False):
+        with contextlib.suppress(OSError):
+            os.rmdir(directory)
 
 
 def clear_state(root: Path) -> None:
