@@ -1,0 +1,144 @@
+"""What the operator knows of the cluster: stripped objects by kind and name, with the few indexes that it needs.
+
+Three sources feed it: watches, our own lists (`resync`), and the answers to our own writes, which may arrive in any
+order. So an object replaces another only if its resource version is higher, and a deleted one does not come back by an
+older answer. Resource versions of one kind can be compared as integers (KEP-5504; true of etcd long before).
+"""
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+from tenure_operator.kinds import AGENTS, PODS, SESSIONS, WATCHED, Kind, Manifest
+
+TOMBSTONE_SECONDS = 120.0
+"""How long a deletion is remembered: longer than any request that may still answer with the object."""
+
+Name = tuple[str, str]
+
+
+class Change(NamedTuple):
+    """An object before and after; None where it did not exist."""
+
+    kind: Kind
+    old: Manifest | None
+    new: Manifest | None
+
+
+def version(manifest: Manifest) -> int:
+    """The resource version of an object."""
+    return int(manifest["metadata"]["resourceVersion"])
+
+
+def name_of(manifest: Manifest) -> Name:
+    """Namespace and name of an object."""
+    return manifest["metadata"]["namespace"], manifest["metadata"]["name"]
+
+
+def agent_of(session: Manifest) -> Name:
+    """Namespace and name of the agent of a session."""
+    return session["metadata"]["namespace"], session["spec"]["agentRef"]["name"]
+
+
+def policy_of(agent: Manifest) -> Name | None:
+    """Namespace and name of the policy that an agent refers to."""
+    reference = agent["spec"].get("memoryPolicyRef")
+    return (agent["metadata"]["namespace"], reference["name"]) if reference else None
+
+
+def _images(containers: list[Manifest]) -> list[Manifest]:
+    return [{"name": c["name"], "image": c["image"]} for c in containers]
+
+
+def stripped(kind: Kind, manifest: Manifest) -> Manifest:
+    """The object without what is never looked at, which for pods is most of it."""
+    meta = {k: v for k, v in manifest["metadata"].items() if k != "managedFields"}
+    kept: dict[str, Any] = {k: v for k, v in manifest.items() if k not in ("metadata", "apiVersion", "kind")}
+    if kind is PODS:
+        spec = manifest["spec"]
+        kept["spec"] = {
+            "containers": _images(spec["containers"]),
+            "initContainers": _images(spec.get("initContainers", [])),
+        }
+    return {"metadata": meta, **kept}
+
+
+class Cache:
+    """Objects of the watched kinds. Those given out are shared: never change them."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._objects: dict[Kind, dict[Name, Manifest]] = {kind: {} for kind in WATCHED}
+        self._gone: dict[tuple[Kind, Name], tuple[int, float]] = {}
+        self._sessions: defaultdict[Name, set[Name]] = defaultdict(set)
+        self._agents: defaultdict[Name, set[Name]] = defaultdict(set)
+
+    def get(self, kind: Kind, namespace: str, name: str) -> Manifest | None:
+        """An object, or None."""
+        return self._objects[kind].get((namespace, name))
+
+    def all(self, kind: Kind) -> Iterator[Manifest]:
+        """All objects of a kind, as they are now."""
+        return iter(list(self._objects[kind].values()))
+
+    def count(self, kind: Kind) -> int:
+        """How many objects of a kind there are."""
+        return len(self._objects[kind])
+
+    def sessions_of(self, agent: Name) -> list[Manifest]:
+        """The sessions that refer to an agent, whether it exists or not."""
+        return [self._objects[SESSIONS][name] for name in self._sessions.get(agent, ())]
+
+    def agents_with(self, policy: Name) -> list[Manifest]:
+        """The agents that refer to a policy, whether it exists or not."""
+        return [self._objects[AGENTS][name] for name in self._agents.get(policy, ())]
+
+    def put(self, kind: Kind, manifest: Manifest) -> Change | None:
+        """Remembers an object unless something newer is known of it; None if nothing has changed."""
+        name, new = name_of(manifest), version(manifest)
+        old = self._objects[kind].get(name)
+        if old is not None and version(old) >= new:
+            return None
+        if new <= self._gone.get((kind, name), (-1, 0.0))[0]:
+            return None
+        kept = stripped(kind, manifest)
+        self._index(kind, name, old, kept)
+        self._objects[kind][name] = kept
+        return Change(kind, old, kept)
+
+    def forget(self, kind: Kind, name: Name, at: int) -> Change | None:
+        """Forgets an object that was deleted at a resource version; None if there is none, or a newer one."""
+        old = self._objects[kind].get(name)
+        if old is not None and version(old) > at:
+            return None
+        self._bury(kind, name, at)
+        if old is None:
+            return None
+        self._index(kind, name, old, None)
+        del self._objects[kind][name]
+        return Change(kind, old, None)
+
+    def _bury(self, kind: Kind, name: Name, at: int) -> None:
+        now = self._clock()
+        before, _ = self._gone.pop((kind, name), (-1, 0.0))  # popped, so that the oldest stay first
+        self._gone[kind, name] = (max(at, before), now)
+        while (first := next(iter(self._gone))) and self._gone[first][1] < now - TOMBSTONE_SECONDS:
+            del self._gone[first]
+
+    def _index(self, kind: Kind, name: Name, old: Manifest | None, new: Manifest | None) -> None:
+        if kind is SESSIONS:
+            _move(self._sessions, name, agent_of(old) if old else None, agent_of(new) if new else None)
+        elif kind is AGENTS:
+            _move(self._agents, name, policy_of(old) if old else None, policy_of(new) if new else None)
+
+
+def _move(index: defaultdict[Name, set[Name]], name: Name, old: Name | None, new: Name | None) -> None:
+    if old == new:
+        return
+    if old is not None:
+        index[old].discard(name)
+        if not index[old]:
+            del index[old]
+    if new is not None:
+        index[new].add(name)

@@ -1,0 +1,50 @@
+"""Errors of the operator.
+
+    OperatorError
+    ├── WaitingError          something outside is not as it must be; tried again later, without a traceback
+    │   ├── UnavailableError  the API server or a sidecar does not answer, or not now
+    │   ├── ContendedError    someone undoes what we do, again and again
+    │   ├── ConflictError     the object has changed since it was read
+    │   └── ExistsError       there is already an object of that name
+    ├── RefusedError          the API server refuses what we say; tried again, ever more slowly
+    ├── NotFoundError         there is no such object
+    └── LostLeaseError        another operator runs, or we cannot prove that none does
+
+All other exceptions are bugs: logged with a traceback and counted.
+"""
+
+
+class OperatorError(Exception):
+    """Base of the operator's own errors. Texts never hold a Secret's content."""
+
+
+class WaitingError(OperatorError):
+    """Something outside is not as it must be yet."""
+
+
+class UnavailableError(WaitingError):
+    """The API server or a sidecar does not answer, or not now."""
+
+
+class ContendedError(WaitingError):
+    """Someone undoes what we do, again and again."""
+
+
+class ConflictError(WaitingError):
+    """The object has changed since it was read."""
+
+
+class ExistsError(WaitingError):
+    """There is already an object of that name."""
+
+
+class RefusedError(OperatorError):
+    """The API server refuses the request for what it says."""
+
+
+class NotFoundError(OperatorError):
+    """There is no such object."""
+
+
+class LostLeaseError(OperatorError):
+    """This process must not write any more."""

@@ -1,0 +1,1 @@
+"""One reconciler for each kind that users write: observe, decide (pure), act, report."""

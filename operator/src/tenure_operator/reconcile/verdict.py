@@ -1,0 +1,68 @@
+"""A verdict on an object, and the summary conditions that say it: pure."""
+
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from tenure_api.conditions import Condition, ConditionStatus, ConditionType, Reason
+
+
+class Progress(Enum):
+    """What will happen by itself."""
+
+    SETTLED = auto()
+    RECONCILING = auto()
+    """We go on as soon as we can."""
+    STALLED = auto()
+    """Someone else must do something first."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How an object is: the condition Ready, and whether it is Reconciling or Stalled."""
+
+    ready: ConditionStatus
+    reason: Reason
+    message: str
+    progress: Progress = Progress.SETTLED
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the object can be used."""
+        return self.ready is ConditionStatus.TRUE
+
+
+def ready(message: str, reason: Reason = Reason.READY) -> Verdict:
+    """All is as it should be."""
+    return Verdict(ConditionStatus.TRUE, reason, message)
+
+
+def waiting(reason: Reason, message: str) -> Verdict:
+    """Not ready; it goes on by itself."""
+    return Verdict(ConditionStatus.FALSE, reason, message, Progress.RECONCILING)
+
+
+def stalled(reason: Reason, message: str) -> Verdict:
+    """Not ready, and it needs someone."""
+    return Verdict(ConditionStatus.FALSE, reason, message, Progress.STALLED)
+
+
+def conditions(verdict: Verdict, generation: int) -> list[Condition]:
+    """The summary conditions. The abnormal ones are there only while they are true, as kstatus reads them."""
+    true = ConditionStatus.TRUE
+
+    def condition(type_: ConditionType, status: ConditionStatus) -> Condition:
+        return Condition(
+            type=type_, status=status, reason=verdict.reason, message=verdict.message, observed_generation=generation
+        )
+
+    found = [condition(ConditionType.READY, verdict.ready)]
+    if verdict.progress is Progress.RECONCILING:
+        found.append(condition(ConditionType.RECONCILING, true))
+    if verdict.progress is Progress.STALLED:
+        found.append(condition(ConditionType.STALLED, true))
+    return found
+
+
+def ours(known: list[Condition]) -> list[Condition]:
+    """The conditions that we write; others may keep theirs beside them."""
+    return [condition for condition in known if condition.type in list(ConditionType)]

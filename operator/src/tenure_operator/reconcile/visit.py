@@ -1,0 +1,71 @@
+"""Visits a session's sidecar: takes its report, and gives it the configuration that it should have."""
+
+import random
+from collections.abc import Callable
+
+from tenure_api import names
+from tenure_api.wire import Report
+from tenure_operator.cache import Name, agent_of
+from tenure_operator.errors import UnavailableError
+from tenure_operator.kinds import PODS, SESSIONS, Key, Manifest
+from tenure_operator.queue import backoff
+from tenure_operator.reconcile import pods
+from tenure_operator.reconcile.world import World
+from tenure_operator.sidecars import Address, Sidecars
+from tenure_operator.sightings import SILENT_AFTER
+
+STARTING_SECONDS = 2.0
+"""Between two visits while the pod is not ready: its sidecar may say why."""
+SPREAD = 0.2
+"""By how much, at most, the time between two visits is longer or shorter, so that they do not come all at once."""
+
+
+class Visitor:
+    """Keeps in touch with the sidecars. One visit asks for the next, for as long as there is a sidecar to visit."""
+
+    def __init__(
+        self, world: World, sidecars: Sidecars, every: float, random_: Callable[[], float] = random.random
+    ) -> None:
+        self._world = world
+        self._sidecars = sidecars
+        self._every = every
+        self._random = random_
+
+    async def visit(self, at: Key) -> float | None:
+        """Visits the sidecar of a session; returns the seconds until the next visit, None if there is none to visit.
+
+        Raises `UnavailableError` if it does not answer, after that is noted.
+        """
+        session = (at.namespace, at.name)
+        manifest = self._world.cache.get(SESSIONS, *session)
+        pod = self._world.cache.get(PODS, at.namespace, names.session_pod(at.name))
+        if manifest is None or pod is None or not pods.sidecar_answers(pod):
+            return None
+        pod_uid = pod["metadata"]["uid"]
+        try:
+            report = await self._talk(manifest, pod)
+        except UnavailableError as error:
+            missed = self._world.sightings.missed(session, pod_uid, str(error))
+            if missed.failures == SILENT_AFTER:
+                self._world.ask(at, 0.0)
+            return min(backoff(missed.failures, self._random()), self._every)
+        if self._world.sightings.saw(session, pod_uid, report):
+            self._world.ask(at, 0.0)
+        if not pods.is_ready(pod):
+            return STARTING_SECONDS
+        return self._every * (1 + SPREAD * (2 * self._random() - 1))
+
+    async def _talk(self, session: Manifest, pod: Manifest) -> Report:
+        address = Address(session["metadata"]["uid"], pod["status"]["podIP"])
+        wanted = self._world.wanted.get(agent_of(session))
+        known = self._world.sightings.of(_name(session), pod["metadata"]["uid"])
+        report = known.report if known else None
+        if report is None or wanted is None or report.config_digest == wanted.digest:
+            report = await self._sidecars.report(address)
+        if wanted is not None and report.config_digest != wanted.digest:
+            report = await self._sidecars.configure(address, wanted.config)
+        return report
+
+
+def _name(session: Manifest) -> Name:
+    return session["metadata"]["namespace"], session["metadata"]["name"]

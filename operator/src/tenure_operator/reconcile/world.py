@@ -1,0 +1,132 @@
+"""What every reconciler works with: what is known, whom to ask, and how to write."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from pydantic import BaseModel
+
+from tenure_api.wire import SessionConfig
+from tenure_operator.api_client import Api
+from tenure_operator.cache import Cache, Change, Name, name_of
+from tenure_operator.desired.pod import PodSettings
+from tenure_operator.errors import ContendedError, ExistsError, NotFoundError, WaitingError
+from tenure_operator.events import Events
+from tenure_operator.kinds import Key, Kind, Manifest, Meta
+from tenure_operator.reconcile.children import Child, Standing, child
+from tenure_operator.restraint import Restraint
+from tenure_operator.sightings import Sightings
+from tenure_operator.wakes import wakes
+
+Ask = Callable[[Key, float], None]
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """What does not change while the process runs."""
+
+    namespace: str
+    """Of the release."""
+    pods: PodSettings
+    public_keys: dict[str, str]
+    """PEMs by issuer."""
+    excepted_networks: tuple[str, ...] = ()
+    """What session pods must not reach, by the settings."""
+
+
+@dataclass
+class Wanted:
+    """The configuration that an agent's sidecars must have."""
+
+    config: SessionConfig
+    digest: str
+
+
+@dataclass
+class World:
+    """Shared state of the reconcilers. Everything in it can be had again from the API server and the sidecars."""
+
+    api: Api
+    cache: Cache
+    events: Events
+    restraint: Restraint
+    fixed: Fixed
+    ask: Ask
+    """Asks for a reconcile, in some seconds."""
+    visit: Ask
+    """Asks for a visit to a session's sidecar, in some seconds."""
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    sightings: Sightings = field(default_factory=Sightings)
+    wanted: dict[Name, Wanted] = field(default_factory=dict)
+    """By agent."""
+    replacing: dict[Name, Name] = field(default_factory=dict)
+    """By agent, the one session whose pod is being replaced by a newer one."""
+    api_networks: tuple[str, ...] = ()
+    """The API server's addresses, as networks."""
+
+    def learn(self, kind: Kind, manifest: Manifest) -> None:
+        """An object is as it is here, by whichever way that was learned."""
+        if change := self.cache.put(kind, manifest):
+            self.learned(change)
+
+    def learned(self, change: Change) -> None:
+        """The cache has changed: asks for whatever depends on it."""
+        for key, delay in wakes(self.cache, change):
+            self.ask(key, delay)
+
+    async def refresh(self, kind: Kind, name: Name) -> Manifest | None:
+        """The object as the API server has it now."""
+        try:
+            live = await self.api.get(kind, *name)
+        except NotFoundError:
+            known = self.cache.get(kind, *name)
+            if known is not None and (
+                change := self.cache.forget(kind, name, int(known["metadata"]["resourceVersion"]))
+            ):
+                self.learned(change)
+            return None
+        self.learn(kind, live)
+        return self.cache.get(kind, *name)
+
+    async def child(self, kind: Kind, name: str, owner_kind: Kind, owner: Meta) -> Child:
+        """A child as it is. Another's object is looked at anew, since no watch tells when it is gone."""
+        found = child(kind, self.cache.get(kind, owner.namespace, name), owner_kind, owner)
+        if found.standing is Standing.FOREIGN:
+            found = child(kind, await self.refresh(kind, (owner.namespace, name)), owner_kind, owner)
+        return found
+
+    async def write_status(self, kind: Kind, meta: Meta, status: BaseModel) -> None:
+        """Writes a status, of this very object. What is unknown is left out, and so removed."""
+        applied = {
+            "apiVersion": kind.api_version,
+            "kind": kind.name,
+            "metadata": {"namespace": meta.namespace, "name": meta.name, "uid": meta.uid},
+            "status": status.model_dump(mode="json", by_alias=True, exclude_none=True),
+        }
+        try:
+            self.learn(kind, await self.api.apply_status(kind, applied))
+        except NotFoundError:
+            return  # deleted meanwhile
+
+    async def create(self, kind: Kind, manifest: Manifest) -> None:
+        """Creates a child.
+
+        Raises `WaitingError` if the name is taken: by what we made but did not know of, or by another's object, which
+        the next look will tell apart.
+        """
+        try:
+            self.learn(kind, await self.api.create(kind, manifest))
+        except ExistsError:
+            await self.refresh(kind, name_of(manifest))
+            raise WaitingError(f"{kind.name} {manifest['metadata']['name']} was there already") from None
+
+    async def repair(self, kind: Kind, manifest: Manifest) -> None:
+        """Sets a child right that has drifted. Raises `ContendedError` if that did not last the last times."""
+        what = (kind, name_of(manifest))
+        if self.restraint.delay(what) > 0:
+            raise ContendedError(
+                f"{kind.name} {manifest['metadata']['name']} is changed by someone else again and again. "
+                "It is set right ever more slowly; see who changes it with `kubectl get --show-managed-fields`."
+            )
+        self.restraint.note(what)
+        self.learn(kind, await self.api.apply(kind, manifest))

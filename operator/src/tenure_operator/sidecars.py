@@ -1,0 +1,66 @@
+"""HTTP to the sidecars: their report, and new configuration for them."""
+
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import httpx
+from pydantic import ValidationError
+
+from tenure_api.tokens import Signer
+from tenure_api.wire import SIDECAR_PORT, Failure, Report, SessionConfig
+from tenure_operator.errors import UnavailableError
+
+TIMEOUT = httpx.Timeout(5.0, connect=2.0)
+
+
+class Address(NamedTuple):
+    """Where the sidecar of a session listens."""
+
+    session_uid: str
+    ip: str
+
+    def url(self, path: str) -> str:
+        """The URL of one of its resources."""
+        host = f"[{self.ip}]" if ":" in self.ip else self.ip
+        return f"http://{host}:{SIDECAR_PORT}{path}"
+
+
+class Sidecars:
+    """A client of all sidecars. All failures are `UnavailableError`: a sidecar that does not answer is no bug."""
+
+    def __init__(self, client: httpx.AsyncClient, signer: Signer, now: Callable[[], float] = time.time) -> None:
+        self._client = client
+        self._signer = signer
+        self._now = now
+
+    async def report(self, address: Address) -> Report:
+        """What the sidecar says of itself."""
+        return await self._ask(address, "GET", "/v1/report", None)
+
+    async def configure(self, address: Address, config: SessionConfig) -> Report:
+        """Gives the sidecar a configuration; the report says what it made of it."""
+        return await self._ask(address, "PUT", "/v1/config", config.model_dump(mode="json", by_alias=True))
+
+    async def _ask(self, address: Address, method: str, path: str, body: object) -> Report:
+        headers = {"Authorization": f"Bearer {self._signer.token(address.session_uid, self._now())}"}
+        try:
+            answer = await self._client.request(method, address.url(path), headers=headers, json=body, timeout=TIMEOUT)
+        except httpx.HTTPError as error:
+            raise UnavailableError(f"it does not answer ({type(error).__name__})") from None
+        if answer.status_code != 200:
+            raise UnavailableError(_refusal(answer))
+        try:
+            report = Report.model_validate_json(answer.content)
+        except ValidationError:
+            raise UnavailableError("it answers with something else than a report") from None
+        if report.session != address.session_uid:
+            raise UnavailableError("another session's sidecar answers at its address")
+        return report
+
+
+def _refusal(answer: httpx.Response) -> str:
+    try:
+        return f"it refuses the operator: {Failure.model_validate_json(answer.content).message}"
+    except ValidationError:
+        return f"it refuses the operator with HTTP status {answer.status_code}"

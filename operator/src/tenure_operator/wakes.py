@@ -1,0 +1,111 @@
+"""Which objects must be looked at again when one has changed: pure, and the only place that knows the dependencies.
+
+What only counts other objects is asked for with a delay, so that a thousand sessions that become ready do not mean a
+thousand writes to the status of their agent.
+"""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from tenure_api.names import API_VERSION
+from tenure_operator.cache import Cache, Change, agent_of, name_of, policy_of
+from tenure_operator.kinds import AGENTS, BY_NAME, POLICIES, SESSIONS, Key, Manifest
+
+COUNT_DELAY = 3.0
+"""Seconds after which a status that counts other objects is looked at again."""
+DELIVERY_DELAY = 5.0
+"""Seconds that a sidecar has for a new policy before its session says that it is not delivered."""
+
+
+class Wake(NamedTuple):
+    """A key to ask for, in `delay` seconds."""
+
+    key: Key
+    delay: float = 0.0
+
+
+def wakes(cache: Cache, change: Change) -> Iterator[Wake]:
+    """What a change asks for. The cache already knows the change."""
+    if change.kind is SESSIONS:
+        yield from _of_session(cache, change)
+    elif change.kind is AGENTS:
+        yield from _of_agent(cache, change)
+    elif change.kind is POLICIES:
+        yield from _of_policy(cache, change)
+    else:
+        yield from _of_child(change)
+
+
+def _identity(manifest: Manifest | None) -> Any:
+    """What a user or the garbage collector can change of an object that we reconcile."""
+    if manifest is None:
+        return None
+    meta = manifest["metadata"]
+    return meta["uid"], meta.get("generation"), meta.get("deletionTimestamp")
+
+
+def ready_status(manifest: Manifest | None) -> tuple[str, int] | None:
+    """Status and observed generation of the condition Ready."""
+    for condition in (manifest or {}).get("status", {}).get("conditions", []):
+        if condition["type"] == "Ready":
+            return condition["status"], condition.get("observedGeneration", 0)
+    return None
+
+
+def _counted(session: Manifest | None) -> Any:
+    if session is None:
+        return None
+    status = session.get("status", {})
+    return agent_of(session), ready_status(session), status.get("podIP"), status.get("policy")
+
+
+def _either(change: Change) -> Manifest:
+    manifest = change.new or change.old
+    if manifest is None:
+        raise ValueError("a change has an object before or after")
+    return manifest
+
+
+def _of_session(cache: Cache, change: Change) -> Iterator[Wake]:
+    session = _either(change)
+    if _identity(change.old) != _identity(change.new):
+        yield Wake(Key(SESSIONS, *name_of(session)))
+    if _counted(change.old) != _counted(change.new):
+        agent = agent_of(session)
+        yield Wake(Key(AGENTS, *agent), COUNT_DELAY)
+        found = cache.get(AGENTS, *agent)
+        if found is not None and (policy := policy_of(found)):
+            yield Wake(Key(POLICIES, *policy), COUNT_DELAY)
+
+
+def _of_agent(cache: Cache, change: Change) -> Iterator[Wake]:
+    agent = _either(change)
+    changed = _identity(change.old) != _identity(change.new)
+    if changed:
+        yield Wake(Key(AGENTS, *name_of(agent)))
+    if changed or ready_status(change.old) != ready_status(change.new):
+        for session in cache.sessions_of(name_of(agent)):
+            yield Wake(Key(SESSIONS, *name_of(session)))
+    before, after = change.old and policy_of(change.old), change.new and policy_of(change.new)
+    if before != after:
+        for policy in (before, after):
+            if policy:
+                yield Wake(Key(POLICIES, *policy), COUNT_DELAY)
+
+
+def _of_policy(cache: Cache, change: Change) -> Iterator[Wake]:
+    policy = _either(change)
+    if _identity(change.old) == _identity(change.new):
+        return
+    yield Wake(Key(POLICIES, *name_of(policy)))
+    for agent in cache.agents_with(name_of(policy)):
+        yield Wake(Key(AGENTS, *name_of(agent)))
+        for session in cache.sessions_of(name_of(agent)):
+            yield Wake(Key(SESSIONS, *name_of(session)), DELIVERY_DELAY)
+
+
+def _of_child(change: Change) -> Iterator[Wake]:
+    meta = _either(change)["metadata"]
+    for reference in meta.get("ownerReferences", []):
+        if reference["apiVersion"] == API_VERSION and reference["kind"] in BY_NAME:
+            yield Wake(Key(BY_NAME[reference["kind"]], meta["namespace"], reference["name"]))
