@@ -1,0 +1,69 @@
+"""What can go wrong and is no bug.
+
+    SidecarError
+    ├── RefusedError            a caller asked for what cannot be; becomes a `wire.Failure`
+    ├── JournalError            the journal cannot be used now
+    │   ├── LockedError         another process has it open
+    │   ├── KeyMismatchError    the data key is missing or not the one that the journal was written with
+    │   └── UnreadableError     the files are damaged, or the volume fails
+    └── HttpError               a server that we call does not do its part
+        ├── ConnectError        it cannot be reached
+        ├── BrokenError         the connection ended in the middle
+        └── GarbageError        what it sends is not what it should be
+
+Everything else is a bug and leaves a traceback.
+"""
+
+from tenure_api.wire import JournalState
+
+
+class SidecarError(Exception):
+    """Base of the errors above. The message is a sentence for people and never holds a secret."""
+
+
+class RefusedError(SidecarError):
+    """A request is refused. `status` is the HTTP status, `code` is for programs."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+
+
+class JournalError(SidecarError):
+    """The journal cannot be used now."""
+
+    state = JournalState.UNREADABLE
+
+
+class LockedError(JournalError):
+    """Another process has the journal open."""
+
+    state = JournalState.LOCKED
+
+
+class KeyMismatchError(JournalError):
+    """The data key is missing or another one."""
+
+    state = JournalState.KEY_MISMATCH
+
+
+class UnreadableError(JournalError):
+    """The journal's files are damaged, or the volume fails."""
+
+
+class HttpError(SidecarError):
+    """A server that we call does not do its part."""
+
+
+class ConnectError(HttpError):
+    """It cannot be reached."""
+
+
+class BrokenError(HttpError):
+    """The connection ended before the answer did."""
+
+
+class GarbageError(HttpError):
+    """What it sends is not HTTP, not what the API says, or too much."""

@@ -1,0 +1,1 @@
+"""The journal: one append-only, sealed, fsynced log of a session."""

@@ -1,0 +1,153 @@
+"""The process: three doors, one event loop.
+
+Control server for gateway, operator and kubelet; model proxy on the pod's loopback; metrics. One uvicorn server listens
+on all three and tells them by the port.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator
+
+import uvicorn
+import uvloop
+
+from tenure_sidecar import asgi, logs
+from tenure_sidecar.asgi import App, Receive, Scope, Send
+from tenure_sidecar.clock import SteadyClock
+from tenure_sidecar.control import Control, Gate
+from tenure_sidecar.errors import JournalError
+from tenure_sidecar.http1 import Client
+from tenure_sidecar.metrics import CONTENT_TYPE, Metrics
+from tenure_sidecar.proxy.app import ModelProxy
+from tenure_sidecar.proxy.upstream import Upstream
+from tenure_sidecar.session import Session
+from tenure_sidecar.settings import Settings, from_environment
+
+_DRAIN_SECONDS = 6
+"""How long a running turn may take to end at shutdown; the pod is given 10 s in all."""
+_KEEP_ALIVE_SECONDS = 75
+_SWITCH_SECONDS = 0.0005
+"""How long the event loop may keep the interpreter from the journal's thread, whose answer a turn waits for."""
+
+log = logging.getLogger(__name__)
+
+
+class Doors:
+    """Gives each request to the application whose port it came to."""
+
+    def __init__(self, by_port: dict[int, App]) -> None:
+        self._by_port = by_port
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        await self._by_port[scope["server"][1]](scope, receive, send)
+
+
+class Exposition:
+    """The metrics as an ASGI application."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        found = (scope["method"], scope["path"]) == ("GET", "/metrics")
+        body = self._metrics.text() if found else b"GET /metrics\n"
+        await asgi.respond(send, 200 if found else 404, body, CONTENT_TYPE)
+
+
+class Server(uvicorn.Server):
+    """Leaves the signals to us: a turn is brought to its end before the server stops."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Capture none."""
+        yield
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    return socket.create_server((host, port), backlog=512)
+
+
+def build(settings: Settings) -> tuple[Session, Doors, list[socket.socket]]:
+    """The parts of the process, and the sockets that it listens on."""
+    metrics, client = Metrics(), Client()
+    session = Session(settings, SteadyClock(), metrics, client)
+    control = Control(session, Gate(settings.session_uid, settings.config, time.time))
+    upstream = Upstream(client, session.credentials, session.health)
+    proxy = ModelProxy(session.pod_token, lambda: session.config, lambda: session.steps, upstream, metrics)
+    listeners: list[tuple[socket.socket, App]] = [
+        (_listen(settings.host, settings.control_port), control),
+        (_listen("127.0.0.1", settings.proxy_port), proxy),
+        (_listen(settings.host, settings.metrics_port), Exposition(metrics)),
+    ]
+    doors = Doors({listener.getsockname()[1]: app for listener, app in listeners})
+    return session, doors, [listener for listener, _ in listeners]
+
+
+async def serve(settings: Settings) -> int:
+    """Run until a signal, or until the journal breaks; the exit status."""
+    session, doors, sockets = build(settings)
+    server = Server(
+        uvicorn.Config(
+            doors,
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            date_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=1,
+        )
+    )
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    serving = asyncio.create_task(server.serve(sockets))
+    working = asyncio.create_task(session.run())
+    stop = asyncio.create_task(stopping.wait())
+    await asyncio.wait((serving, working, stop), return_when=asyncio.FIRST_COMPLETED)
+    status = _outcome(working)
+    await session.close(_DRAIN_SECONDS if status == 0 else 0)
+    working.cancel()
+    await asyncio.wait((working,))
+    server.should_exit = True
+    await serving
+    await session.release()
+    return status
+
+
+def _outcome(working: asyncio.Task[None]) -> int:
+    """0 while the session works, else 1, and the reason in the log."""
+    if not working.done():
+        return 0
+    error = working.exception()
+    broken, others = error, None
+    if isinstance(error, BaseExceptionGroup):
+        broken, others = error.split(JournalError)
+    if isinstance(broken, JournalError) or (broken is not None and others is None):
+        log.critical("the journal broke; the process starts afresh")
+    else:
+        log.critical("a bug ended the session", exc_info=error)
+    return 1
+
+
+def main() -> None:
+    """The command `tenure-sidecar`."""
+    try:
+        settings = from_environment()
+    except ValueError as error:
+        sys.exit(str(error))
+    logs.configure(settings.session)
+    os.umask(0o077)
+    sys.setswitchinterval(_SWITCH_SECONDS)
+    sys.exit(uvloop.run(serve(settings)))

@@ -1,0 +1,1 @@
+"""The model proxy: the agent container's only way to the model."""

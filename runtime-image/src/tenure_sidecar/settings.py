@@ -1,0 +1,66 @@
+"""Where things are. The defaults are the paths and ports of a session pod; tests set others by environment."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tenure_api.wire import METRICS_PORT, MODEL_PROXY_PORT, RUNTIME_PORT, SIDECAR_PORT
+
+AGENT_GROUP = 65500
+"""The group that sidecar and agent container share."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of one sidecar."""
+
+    session_uid: str
+    """UID of the AgentSession. The journal and all tokens are bound to it."""
+    session: str
+    """`namespace/name`, for logs."""
+    data: Path = Path("/data")
+    """The volume. The sidecar makes `state` and `workspace` in it."""
+    key: Path = Path("/var/run/tenure/key")
+    """Directory of `data-key` and `pod-token`."""
+    config: Path = Path("/etc/tenure")
+    """Directory of `config.json` and the public keys of operator and gateway."""
+    credentials: Path = Path("/var/run/tenure/credentials")
+    """Directory of the model credentials, `<secret>/<key>`."""
+    host: str = "0.0.0.0"  # noqa: S104 - operator, gateway and kubelet come from outside; a NetworkPolicy and tokens guard it
+    control_port: int = SIDECAR_PORT
+    proxy_port: int = MODEL_PROXY_PORT
+    metrics_port: int = METRICS_PORT
+    runtime_port: int = RUNTIME_PORT
+
+    @property
+    def state(self) -> Path:
+        """Directory of the journal, which only the sidecar can enter."""
+        return self.data / "state"
+
+    @property
+    def workspace(self) -> Path:
+        """Directory of the agent's files."""
+        return self.data / "workspace"
+
+
+def from_environment(env: Mapping[str, str] = os.environ) -> Settings:
+    """Raises `ValueError` with a sentence if the environment lacks something or holds nonsense."""
+    known = {
+        "session_uid": ("TENURE_SESSION_UID", str),
+        "session": ("TENURE_SESSION", str),
+        "data": ("TENURE_DATA_DIR", Path),
+        "key": ("TENURE_KEY_DIR", Path),
+        "config": ("TENURE_CONFIG_DIR", Path),
+        "credentials": ("TENURE_CREDENTIALS_DIR", Path),
+        "host": ("TENURE_HOST", str),
+        "control_port": ("TENURE_CONTROL_PORT", int),
+        "proxy_port": ("TENURE_PROXY_PORT", int),
+        "metrics_port": ("TENURE_METRICS_PORT", int),
+        "runtime_port": ("TENURE_RUNTIME_PORT", int),
+    }
+    values = {field: parse(env[name]) for field, (name, parse) in known.items() if env.get(name)}
+    if "session_uid" not in values:
+        raise ValueError("TENURE_SESSION_UID is not set; the operator sets it to the UID of the AgentSession")
+    values.setdefault("session", values["session_uid"])
+    return Settings(**values)

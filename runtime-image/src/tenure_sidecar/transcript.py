@@ -1,0 +1,170 @@
+"""The transcript: what was said, in order, kept in memory and brought forward record by record.
+
+Only turns that completed are part of the conversation: the model sees them and `GET /v1/items` lists them. A turn that
+failed leaves nothing behind but its outcome, as in the OpenAI API.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from tenure_api.wire import Item, ItemPage, Message, Role, Turn, TurnRequest, TurnStatus
+from tenure_sidecar.clock import moment
+from tenure_sidecar.errors import RefusedError
+from tenure_sidecar.journal.records import TurnEnd, TurnStart
+from tenure_sidecar.journal.store import Record
+
+
+def digest_of(request: TurnRequest) -> bytes:
+    """Equal for equal turns; tells a repetition from another turn of the same name."""
+    return hashlib.sha256(request.model_dump_json().encode()).digest()
+
+
+def messages_json(messages: Iterable[Message]) -> bytes:
+    """Messages in the form of the chat completions API, joined by commas."""
+    return b",".join(json.dumps({"role": m.role, "content": m.text}).encode() for m in messages)
+
+
+@dataclass(slots=True)
+class RecordedTurn:
+    """A turn of the transcript. Times are in seconds since the epoch."""
+
+    turn: str
+    sequence: int
+    started_at: float
+    start: TurnStart
+    digest: bytes
+    end: TurnEnd | None = None
+    ended_at: float | None = None
+    context: bytes = b""
+    """What the model is shown of it, once it is completed."""
+
+    @property
+    def completed(self) -> bool:
+        """Whether it is part of the conversation."""
+        return self.end is not None and self.end.status is TurnStatus.COMPLETED
+
+    def finish(self, end: TurnEnd, at: float) -> None:
+        """Note that it has ended."""
+        self.end, self.ended_at = end, at
+        if self.completed:
+            said = [*self.start.request.input, Message(role=Role.ASSISTANT, text=end.text)]
+            self.context = messages_json(said)
+
+    def items(self) -> list[Item]:
+        """Its messages; none unless it completed."""
+        if not self.completed:
+            return []
+        request = self.start.request.input
+        created = moment(self.started_at)
+        said = [
+            Item(id=f"msg_{self.turn}_{n}", turn=self.turn, role=m.role, text=m.text, created_at=created)
+            for n, m in enumerate(request)
+        ]
+        return [*said, *self.output()]
+
+    def output(self) -> list[Item]:
+        """Its answer; none unless it completed."""
+        if self.end is None or self.ended_at is None or not self.completed:
+            return []
+        n = len(self.start.request.input)
+        created = moment(self.ended_at)
+        return [
+            Item(id=f"msg_{self.turn}_{n}", turn=self.turn, role=Role.ASSISTANT, text=self.end.text, created_at=created)
+        ]
+
+    def wire(self) -> Turn:
+        """As the gateway is told of it."""
+        created = moment(self.started_at)
+        if self.end is None:
+            return Turn(turn=self.turn, status=TurnStatus.IN_PROGRESS, created_at=created)
+        return Turn(
+            turn=self.turn,
+            status=self.end.status,
+            created_at=created,
+            output=self.output(),
+            usage=self.end.usage,
+            cut_turns=self.end.cut_turns,
+            finish_reason=self.end.finish_reason,
+            error=self.end.error,
+        )
+
+
+class Transcript:
+    """All turns that the journal holds, oldest first. At most one of them, the last, has not ended."""
+
+    def __init__(self, records: Iterable[Record] = ()) -> None:
+        self._turns: dict[str, RecordedTurn] = {}
+        self._last_activity: float | None = None
+        for record in records:
+            self.apply(record)
+
+    def __iter__(self) -> Iterator[RecordedTurn]:
+        return iter(self._turns.values())
+
+    def __len__(self) -> int:
+        """How many turns of the conversation there are."""
+        return sum(turn.completed for turn in self)
+
+    @property
+    def last_activity(self) -> float | None:
+        """When a turn last began or ended, in seconds since the epoch."""
+        return self._last_activity
+
+    def apply(self, record: Record) -> None:
+        """Bring the transcript forward by a record; those of other kinds say nothing to it."""
+        at = record.at / 1e6
+        if record.kind == TurnStart.kind:
+            start = TurnStart.model_validate_json(record.payload)
+            self._turns[record.turn] = RecordedTurn(record.turn, record.sequence, at, start, digest_of(start.request))
+            self._last_activity = at
+        elif record.kind == TurnEnd.kind:
+            self._turns[record.turn].finish(TurnEnd.model_validate_json(record.payload), at)
+            self._last_activity = at
+
+    def drop(self, turns: Iterable[str]) -> None:
+        """Forget turns that were deleted from the journal."""
+        for turn in turns:
+            self._turns.pop(turn, None)
+
+    def get(self, turn: str) -> RecordedTurn | None:
+        """The turn of this name."""
+        return self._turns.get(turn)
+
+    def open_turn(self) -> RecordedTurn | None:
+        """The turn that has not ended."""
+        last = next(reversed(self._turns.values()), None)
+        return last if last is not None and last.end is None else None
+
+    def last_completed(self) -> str | None:
+        """The last turn of the conversation."""
+        return next((turn.turn for turn in reversed(self._turns.values()) if turn.completed), None)
+
+    def history(self) -> list[RecordedTurn]:
+        """The turns that the model sees."""
+        return [turn for turn in self if turn.completed]
+
+    def page(self, limit: int, newest_first: bool, after: str | None) -> ItemPage:
+        """At most `limit` items, those that come after the item `after` in this order.
+
+        Raises `RefusedError` if that item is not, or no longer, in the transcript.
+        """
+        turns = iter(reversed(self._turns.values()) if newest_first else self._turns.values())
+        found: list[Item] = []
+        waiting = after is not None
+        for turn in turns:
+            if waiting and after is not None and turn.turn not in after:
+                continue
+            items = turn.items()[::-1] if newest_first else turn.items()
+            if waiting:
+                place = next((n for n, item in enumerate(items) if item.id == after), None)
+                if place is None:
+                    break
+                items, waiting = items[place + 1 :], False
+            found += items
+            if len(found) > limit:
+                break
+        if waiting:
+            raise RefusedError(404, "item_not_found", f"there is no item {after!r} in this session")
+        return ItemPage(data=found[:limit], has_more=len(found) > limit)
