@@ -64,7 +64,7 @@ def settings() -> kopf.OperatorSettings:
     found.networking.request_timeout = 30.0
     found.networking.connect_timeout = 10.0
     found.watching.connect_timeout = 10.0
-    found.watching.server_timeout = 240.0  # kopf #698: streams that end without a word are replaced
+    found.watching.server_timeout = 240  # kopf #698: streams that end without a word are replaced
     found.watching.client_timeout = 270.0
     found.watching.chunk_size = 500
     found.queueing.idle_timeout = (

@@ -19,7 +19,7 @@ from tenure_operator.reconcile.verdict import Progress, Verdict, conditions, rea
 from tenure_operator.reconcile.world import Wanted, World
 from tenure_operator.wakes import ready_status
 
-FOREIGN_SECONDS = 30.0
+FOREIGN_SECONDS = 10.0
 FIX = "which is not in this namespace: create it or change the field."
 
 

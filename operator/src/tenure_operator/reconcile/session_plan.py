@@ -18,7 +18,7 @@ from tenure_operator.reconcile.children import Child, Create, Repair, Standing, 
 from tenure_operator.reconcile.verdict import Progress, Verdict, stalled, waiting
 from tenure_operator.sightings import Sighting
 
-FOREIGN_SECONDS = 30.0
+FOREIGN_SECONDS = 10.0
 """How often an object that stands in our way is looked at again: no watch tells of it."""
 STALE_SECONDS = 5.0
 KEY_SECONDS = 10.0
