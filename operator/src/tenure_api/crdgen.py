@@ -122,7 +122,11 @@ def structural(schema: Schema, definitions: dict[str, Schema]) -> Schema:
         return structural(node, definitions)
     kept = {key: node[key] for key in _KEPT if key in node}
     if "properties" in node:
-        kept["properties"] = {name: structural(field, definitions) for name, field in node["properties"].items()}
+        required = node.get("required", ())
+        kept["properties"] = {
+            name: _filled(structural(field, definitions), name in required or "anyOf" in field)
+            for name, field in node["properties"].items()
+        }
     if "items" in node:
         kept["items"] = structural(node["items"], definitions)
         kept["items"].pop("default", None)
@@ -133,22 +137,20 @@ def structural(schema: Schema, definitions: dict[str, Schema]) -> Schema:
     return kept
 
 
-def _object_defaults(schema: Schema) -> Schema:
-    """Gives optional objects a default `{}` where pydantic would make one, so that the defaults inside them apply."""
-    properties = schema.get("properties", {})
-    for name, field in properties.items():
-        _object_defaults(field)
-        if isinstance(field.get("default"), dict) and name != "status":
-            field["default"] = {}
-    return schema
+def _filled(field: Schema, required_or_optional: bool) -> Schema:
+    """A field that gets a default `{}` if pydantic would make the object and there are defaults inside of it.
+
+    The API server fills in what is inside of an object only if the object itself is there.
+    """
+    if not required_or_optional and any("default" in inner for inner in field.get("properties", {}).values()):
+        field["default"] = {}
+    return field
 
 
 def open_api_schema(model: type[Resource]) -> Schema:
     """The structural schema of a kind."""
     raw = model.model_json_schema(by_alias=True, mode="validation")
     schema = structural(raw, raw.get("$defs", {}))
-    for part in ("spec", "status"):
-        _object_defaults(schema["properties"][part])
     schema["properties"]["status"]["default"] = {"observedGeneration": -1}  # a fresh object is not Current for kstatus
     schema["properties"] = {
         "apiVersion": {"type": "string", "description": f"`{GROUP}/{VERSION}`."},

@@ -1,0 +1,448 @@
+"""Bad input is refused by the API server with a sentence that names the field and says what to write instead.
+
+Nothing here needs a pod: manifests are only tried (`--dry-run=server`), or applied in a namespace of their own.
+"""
+
+import copy
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
+
+from harness import manifests
+from harness.kube import Kube, KubectlError, Manifest, eventually
+from harness.tenure import ROOT, Place
+from tenure_api.crdgen import KINDS, render
+from tenure_api.names import API_VERSION, GROUP, KEY_LABEL, SESSION_LABEL
+
+URL = "http://model.example.com/v1"
+
+
+def agent(*path: str, value: Any = None, name: str = "helper", **model: Any) -> Manifest:
+    """An agent; the value at `path` in its spec is replaced, and so are parts of its model."""
+    made = manifests.agent(name, model={"name": "m", "baseURL": URL, **model})
+    return changed(made, *path, value=value)
+
+
+def session(*path: str, value: Any = None, name: str = "chat") -> Manifest:
+    """A session; the value at `path` in its spec is replaced."""
+    return changed(manifests.session(name, "helper", "system:serviceaccount:shop:storefront"), *path, value=value)
+
+
+def policy(*path: str, value: Any = None, name: str = "short") -> Manifest:
+    """A policy; the value at `path` in its spec is replaced."""
+    return changed(manifests.policy(name, maxCount=3), *path, value=value)
+
+
+def changed(manifest: Manifest, *path: str, value: Any) -> Manifest:
+    """The manifest with one value of its spec replaced, or taken out if it is None. Objects on the way are made."""
+    made = copy.deepcopy(manifest)
+    if path:
+        *parents, last = path
+        node = made["spec"]
+        for key in parents:
+            node = node.setdefault(key, {})
+        if value is None:
+            del node[last]
+        else:
+            node[last] = value
+    return made
+
+
+BASE_URL = "spec.model.baseURL"
+PARAMETERS = "spec.model.parameters"
+RESOURCES = "spec.runtime.resources"
+CLASS = {"name": "transcript", "maxCount": 1}
+
+BAD: dict[str, tuple[Manifest, str, str]] = {
+    "agent without a model": (agent("model"), "spec.model", "Required value"),
+    "model without a name": (agent("model", value={"baseURL": URL}), "spec.model.name", "Required value"),
+    "model with an empty name": (
+        agent("model", "name", value=""),
+        "spec.model.name",
+        "should be at least 1 chars long",
+    ),
+    "model without a base URL": (agent("model", value={"name": "m"}), BASE_URL, "Required value"),
+    "base URL without a scheme": (
+        agent(baseURL="model.example.com/v1"),
+        BASE_URL,
+        "must be an http:// or https:// URL",
+    ),
+    "base URL with a password": (
+        agent(baseURL="https://a:b@c/v1"),
+        BASE_URL,
+        "without credentials or query, such as https",
+    ),
+    "base URL with a query": (agent(baseURL=f"{URL}?key=1"), BASE_URL, "without credentials or query, such as https"),
+    "base URL with a space": (agent(baseURL="http://my model/v1"), BASE_URL, "must be an http:// or https:// URL"),
+    "base URL with a huge port": (agent(baseURL="http://m:99999/v1"), BASE_URL, "must have a port from 0 to 65535"),
+    "base URL of an operation": (agent(baseURL=f"{URL}/chat/completions"), BASE_URL, "write https://host/v1, without"),
+    "unknown API": (agent(api="completions"), "spec.model.api", 'supported values: "ChatCompletions", "Responses"'),
+    "temperature as a number": (
+        agent(parameters={"temperature": 0.7}),
+        f"{PARAMETERS}.temperature",
+        'must be of type string: "number"',
+    ),
+    "temperature out of range": (
+        agent(parameters={"temperature": "2.5"}),
+        f"{PARAMETERS}.temperature",
+        "must be a decimal from 0 to 2 in quotes, such as '0.7'",
+    ),
+    "top-p in percent": (
+        agent(parameters={"topP": "90%"}),
+        f"{PARAMETERS}.topP",
+        "must be a decimal from 0 to 1 in quotes, such as '0.9'",
+    ),
+    "no output at all": (
+        agent(parameters={"maxOutputTokens": 0}),
+        f"{PARAMETERS}.maxOutputTokens",
+        "should be greater than or equal to 1",
+    ),
+    "tiny window": (agent(contextWindowTokens=10), "spec.model.contextWindowTokens", "greater than or equal to 256"),
+    "endless patience": (
+        agent(firstTokenTimeoutSeconds=100_000),
+        "spec.model.firstTokenTimeoutSeconds",
+        "should be less than or equal to 600",
+    ),
+    "too many fallbacks": (agent(fallbacks=[{"name": "m"}] * 6), "spec.model.fallbacks", "must have at most 5 items"),
+    "fallback without a name": (agent(fallbacks=[{"baseURL": URL}]), "spec.model.fallbacks[0].name", "Required value"),
+    "credential in the clear": (agent(apiKey="sk-1"), "spec.model.apiKey", "unknown field"),
+    "Secret of another namespace": (
+        agent(credentialsSecretRef={"name": "shop/openai"}),
+        "spec.model.credentialsSecretRef.name",
+        "must be the name of an object in this namespace",
+    ),
+    "key that no Secret can have": (
+        agent(credentialsSecretRef={"name": "openai", "key": "api key"}),
+        "spec.model.credentialsSecretRef.key",
+        "must be a key of the Secret: letters, digits",
+    ),
+    "endless instructions": (
+        agent("instructions", value="x" * 40_000),
+        "spec.instructions",
+        "may not be more than 32768",
+    ),
+    "image with a space": (
+        agent("runtime", value={"image": "my image"}),
+        "spec.runtime.image",
+        "must be an image reference",
+    ),
+    "memory that is no quantity": (
+        agent("runtime", "resources", "limits", "memory", value="2 GB"),
+        f"{RESOURCES}.limits.memory",
+        "must be a positive Kubernetes quantity, such as 500m, 512Mi or 2Gi",
+    ),
+    "memory below zero": (
+        agent("runtime", "resources", "limits", "memory", value="-1Gi"),
+        f"{RESOURCES}.limits.memory",
+        "must be a positive Kubernetes quantity",
+    ),
+    "request above the limit": (
+        agent("runtime", "resources", value={"requests": {"memory": "2Gi"}, "limits": {"memory": "1Gi"}}),
+        RESOURCES,
+        "requests.memory must not be greater than limits.memory",
+    ),
+    "volume of no size": (
+        agent("session", "storage", "size", value="0"),
+        "spec.session.storage.size",
+        "must be a positive Kubernetes quantity",
+    ),
+    "policy of another namespace": (
+        agent("memoryPolicyRef", value={"name": "shop/short"}),
+        "spec.memoryPolicyRef.name",
+        "must be the name of an object in this namespace",
+    ),
+    "misspelt field": (agent("instruction", value="Be brief."), "spec.instruction", "unknown field"),
+    "agent with a long name": (agent(name="a" * 53), "metadata.name", "must have at most 52 characters"),
+    "agent with a dotted name": (agent(name="my.agent"), "metadata.name", "must not contain '.'; use '-'"),
+    "session without an agent": (session("agentRef"), "spec.agentRef", "Required value"),
+    "session without a subject": (session("subject"), "spec.subject", "Required value"),
+    "session of nobody": (session("subject", value=""), "spec.subject", "should be at least 1 chars long"),
+    "session that ends some time": (
+        session("expiresAt", value="tomorrow"),
+        "spec.expiresAt",
+        "must be of type date-time",
+    ),
+    "session with a long name": (session(name="s" * 53), "metadata.name", "must have at most 52 characters"),
+    "session of an agent elsewhere": (
+        session("agentRef", value={"name": "shop/helper"}),
+        "spec.agentRef.name",
+        "must be the name of an object in this namespace",
+    ),
+    "policy of nothing": (policy("classes", value=[]), "spec.classes", "should have at least 1 items"),
+    "policy without a limit": (
+        policy("classes", value=[{"name": "transcript"}]),
+        "spec.classes[0]",
+        "needs a limit: set maxAgeSeconds, maxCount or both",
+    ),
+    "policy of an unknown class": (
+        policy("classes", value=[{"name": "chats", "maxCount": 1}]),
+        "spec.classes[0].name",
+        'supported values: "transcript"',
+    ),
+    "policy with a class twice": (policy("classes", value=[CLASS, CLASS]), "spec.classes[1]", "Duplicate value"),
+    "age in words": (
+        policy("classes", value=[{"name": "transcript", "maxAgeSeconds": "30d"}]),
+        "spec.classes[0].maxAgeSeconds",
+        'must be of type integer: "string"',
+    ),
+    "age below zero": (
+        policy("classes", value=[{"name": "transcript", "maxAgeSeconds": -1}]),
+        "spec.classes[0].maxAgeSeconds",
+        "should be greater than or equal to 1",
+    ),
+    "policy that is never enforced": (
+        policy("enforcement", "intervalSeconds", value=0),
+        "spec.enforcement.intervalSeconds",
+        "should be greater than or equal to 1",
+    ),
+    "policy with a long name": (policy(name="p" * 53), "metadata.name", "must have at most 52 characters"),
+}
+
+GOOD: dict[str, Manifest] = {
+    "smallest agent": {
+        "apiVersion": API_VERSION,
+        "kind": "Agent",
+        "metadata": {"name": "small"},
+        "spec": {"model": {"name": "m", "baseURL": URL}},
+    },
+    "longest name": agent(name="a" * 52),
+    "everything an agent can say": agent(
+        "runtime",
+        value={
+            "image": "registry.example.com:5000/team/agent@sha256:" + "0" * 64,
+            "resources": {"requests": {"cpu": "500m", "memory": "512Mi"}, "limits": {"cpu": "1", "memory": "512Mi"}},
+        },
+        api="Responses",
+        credentialsSecretRef={"name": "openai", "key": "api.key"},
+        parameters={"temperature": "0.7", "topP": "1.0", "maxOutputTokens": 4096},
+        contextWindowTokens=128_000,
+        firstTokenTimeoutSeconds=30,
+        fallbacks=[{"name": "second"}, {"name": "third", "baseURL": "https://[fd00::1]:8443/openai/v1"}],
+    ),
+    "a port and a path": agent(baseURL="http://model.shop.svc:8000/openai/deployments/x/v1"),
+    "no path": agent(baseURL="http://model.shop.svc:8000"),
+    "a session that ends": session("expiresAt", value="2030-01-01T00:00:00Z"),
+    "a subject of an identity provider": session("subject", value="https://login.example.com#ada@example.com"),
+    "a policy with both limits": policy("classes", value=[{"name": "transcript", "maxAgeSeconds": 20, "maxCount": 9}]),
+}
+
+
+def attempt(kube: Kube, manifest: Manifest) -> str:
+    """What the API server says to a manifest, which is not kept. Raises `KubectlError` if it refuses."""
+    return kube.run("apply", "--dry-run=server", "-o", "json", "-f", "-", stdin=yaml.safe_dump(manifest))
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_bad_manifest_is_refused_with_the_field_and_the_fix(place: Place, case: str) -> None:
+    manifest, field, fix = BAD[case]
+    with pytest.raises(KubectlError) as refusal:
+        attempt(place.kube, manifest)
+    said = str(refusal.value)
+    assert field in said
+    assert fix in said
+
+
+@pytest.mark.parametrize("case", GOOD)
+def test_a_good_manifest_is_accepted(place: Place, case: str) -> None:
+    attempt(place.kube, GOOD[case])
+
+
+def test_an_error_names_every_field_that_is_wrong(place: Place) -> None:
+    with pytest.raises(KubectlError) as refusal:
+        attempt(place.kube, agent("session", "storage", "size", value="0", baseURL="no", parameters={"topP": "9"}))
+    for field in (BASE_URL, f"{PARAMETERS}.topP", "spec.session.storage.size"):
+        assert field in str(refusal.value)
+
+
+def test_defaults_are_filled_in_by_the_api_server(place: Place) -> None:
+    made = json.loads(attempt(place.kube, GOOD["smallest agent"]))
+    assert made["spec"]["model"]["api"] == "ChatCompletions"
+    assert made["spec"]["model"]["firstTokenTimeoutSeconds"] == 60
+    assert made["spec"]["instructions"] == ""
+    assert made["spec"]["session"]["storage"]["size"] == "1Gi"
+    assert made["status"] == {"observedGeneration": -1}
+    assert json.loads(attempt(place.kube, policy("enforcement")))["spec"]["enforcement"] == {"intervalSeconds": 60}
+    secret = agent(credentialsSecretRef={"name": "openai"})
+    assert json.loads(attempt(place.kube, secret))["spec"]["model"]["credentialsSecretRef"]["key"] == "api-key"
+
+
+def filled(value: Any) -> Any:
+    """The value without empty objects and lists, which say the same as nothing."""
+    if not isinstance(value, dict):
+        return value
+    parts = {key: filled(part) for key, part in value.items()}
+    return {key: part for key, part in parts.items() if part not in ({}, [])}
+
+
+@pytest.mark.parametrize("case", GOOD)
+def test_what_the_api_server_accepts_the_models_read_and_write_back(place: Place, case: str) -> None:
+    """Nothing is lost, renamed or refused on the way from the API server into a model and back."""
+    (kind,) = [kind for kind in KINDS if kind.model.__name__ == GOOD[case]["kind"]]
+    served = json.loads(attempt(place.kube, GOOD[case]))
+    read = kind.model.model_validate(served)
+    written = {**GOOD[case], "spec": read.model_dump(mode="json", by_alias=True, exclude_none=True)["spec"]}
+    assert filled(written["spec"]) == filled(served["spec"])
+    again = json.loads(attempt(place.kube, written))
+    assert kind.model.model_validate(again) == read
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "sentence"),
+    [
+        (("agentRef",), {"name": "other"}, "agentRef cannot be changed; create a new object instead"),
+        (("subject",), "system:serviceaccount:shop:thief", "subject cannot be changed; create a new object instead"),
+    ],
+)
+def test_whose_session_it_is_cannot_be_changed(place: Place, path: tuple[str, ...], value: Any, sentence: str) -> None:
+    place.kube.apply(session(name="fixed"))
+    with pytest.raises(KubectlError, match=sentence):
+        attempt(place.kube, session(*path, value=value, name="fixed"))
+    attempt(place.kube, session("expiresAt", value="2030-01-01T00:00:00Z", name="fixed"))
+
+
+# --- server-side apply ---------------------------------------------------------------------------------------------
+
+
+def as_manager(kube: Kube, manager: str, manifest: Manifest, *options: str) -> None:
+    """Applies server-side under the name of a field manager."""
+    text = yaml.safe_dump(manifest)
+    kube.run("apply", "--server-side", "--field-manager", manager, *options, "-f", "-", stdin=text)
+
+
+def test_two_appliers_share_the_conditions_of_an_object(place: Place) -> None:
+    """Conditions merge by type: who applies one does not remove or take over that of another."""
+    place.kube.apply(agent(name="shared"))
+    identity = {"apiVersion": API_VERSION, "kind": "Agent", "metadata": {"name": "shared"}}
+
+    def condition(type_: str) -> Manifest:
+        conditions = [{"type": type_, "status": "True", "reason": "Test", "message": ""}]
+        return {**identity, "status": {"conditions": conditions}}
+
+    as_manager(place.kube, "first", condition("Checked"), "--subresource=status")
+    as_manager(place.kube, "second", condition("Approved"), "--subresource=status")
+    found = {c["type"] for c in place.kube.get("agent", "shared")["status"]["conditions"]}
+    assert {"Checked", "Approved"} <= found
+
+
+def test_two_appliers_of_one_class_conflict_and_the_list_is_merged_by_name(place: Place) -> None:
+    as_manager(place.kube, "first", policy(name="merged"))
+    with pytest.raises(KubectlError, match=r'conflict with "first".*\.spec\.classes\[name="transcript"\]\.maxCount'):
+        as_manager(
+            place.kube, "second", policy("classes", value=[{"name": "transcript", "maxCount": 9}], name="merged")
+        )
+    as_manager(
+        place.kube, "second", policy("classes", value=[{"name": "transcript", "maxAgeSeconds": 60}], name="merged")
+    )
+    (merged,) = place.kube.get("memorypolicy", "merged")["spec"]["classes"]
+    assert merged == {"name": "transcript", "maxCount": 3, "maxAgeSeconds": 60}
+
+
+def test_fallbacks_are_replaced_as_a_whole_since_their_order_counts(place: Place) -> None:
+    as_manager(place.kube, "first", agent(fallbacks=[{"name": "a"}, {"name": "b"}], name="ordered"))
+    as_manager(place.kube, "first", agent(fallbacks=[{"name": "b"}], name="ordered"))
+    assert place.kube.get("agent", "ordered")["spec"]["model"]["fallbacks"] == [{"name": "b"}]
+
+
+# --- the definitions themselves ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def foreign_group(place: Place) -> Iterator[str]:
+    """The definitions under another group, so that those of the installed chart are left alone."""
+    group = f"copy.{GROUP}"
+    yield group
+    for kind in KINDS:
+        place.kube.delete("crd", f"{kind.plural}.{group}")
+
+
+def test_the_definitions_can_be_applied_client_side_and_then_server_side(place: Place, foreign_group: str) -> None:
+    """The API server accepts schemas and rules (structure, cost of CEL), and the objects fit into an annotation."""
+    text = "\n---\n".join(render(kind).replace(GROUP, foreign_group) for kind in KINDS)
+    place.kube.run("apply", "-f", "-", stdin=text)
+    place.kube.run("apply", "--server-side", "-f", "-", stdin=text)
+    for kind in KINDS:
+        name = f"{kind.plural}.{foreign_group}"
+        place.kube.run("wait", "--for=condition=Established", f"crd/{name}", "--timeout=30s")
+        conditions = {c["type"]: c for c in place.kube.get("crd", name)["status"]["conditions"]}
+        assert "NonStructuralSchema" not in conditions
+        assert conditions["NamesAccepted"]["status"] == "True"
+
+
+def test_the_committed_definitions_differ_in_nothing_from_the_installed_ones(place: Place) -> None:
+    text = "\n---\n".join((ROOT / "crds" / f"{kind.plural}.yaml").read_text() for kind in KINDS)
+    tried = json.loads(
+        place.kube.run(
+            "apply", "--server-side", "--force-conflicts", "--dry-run=server", "-o", "json", "-f", "-", stdin=text
+        )
+    )
+    for item in tried["items"]:
+        assert item["spec"] == place.kube.get("crd", item["metadata"]["name"])["spec"]
+
+
+@pytest.mark.parametrize("word", ["agents", "agent", "ag", "agentsessions", "ags", "memorypolicies", "mp", "tenure"])
+def test_kubectl_knows_each_name_and_none_means_another_kind(place: Place, word: str) -> None:
+    place.kube.apply(policy(name="named"), agent(name="named"))
+    found = {item["kind"] for item in json.loads(place.kube.run("get", word, "-o", "json"))["items"]}
+    wanted = {"a": {"Agent"}, "m": {"MemoryPolicy"}, "t": {"Agent", "MemoryPolicy"}}
+    if "ses" in word or word == "ags":
+        assert found <= {"AgentSession"}
+    else:
+        assert wanted[word[0]] <= found
+        assert word == "tenure" or found == wanted[word[0]]
+
+
+# --- data keys -----------------------------------------------------------------------------------------------------
+
+
+def data_key(name: str) -> Manifest:
+    """A Secret such as the operator makes it for a session, save that nothing owns it."""
+    labels = {KEY_LABEL: "true", SESSION_LABEL: "chat-1"}
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": name, "labels": labels},
+        "immutable": True,
+        "stringData": {"data-key": "of no use"},
+    }
+
+
+@pytest.fixture
+def key(place: Place) -> Iterator[str]:
+    """A data key, taken away afterwards in the name of the garbage collector."""
+    place.kube.apply(data_key("chat-1-key"))
+    yield "chat-1-key"
+    place.kube.acting_as("system:serviceaccount:kube-system:generic-garbage-collector").delete("secret", "chat-1-key")
+
+
+@pytest.mark.parametrize("how", [("secret", "chat-1-key"), ("secrets", "--all")])
+def test_an_administrator_cannot_delete_a_data_key_and_is_told_what_to_delete(
+    place: Place, key: str, how: tuple[str, str]
+) -> None:
+    def refused() -> bool:  # a policy takes effect a moment after it was made
+        with pytest.raises(KubectlError) as refusal:
+            place.kube.run("delete", *how, "--dry-run=server")
+        said = str(refusal.value)
+        assert "holds the data key of AgentSession chat-1, without which the session can never be read again" in said
+        assert f"kubectl delete agentsession -n {place.name} chat-1" in said
+        return True
+
+    eventually(refused, 30)
+    with pytest.raises(KubectlError):
+        place.kube.run("delete", *how)
+    assert place.kube.find("secret", key)
+
+
+def test_other_secrets_are_deleted_as_ever(place: Place, key: str) -> None:
+    place.kube.run("create", "secret", "generic", "other")
+    place.kube.run("delete", "secret", "other")
+    assert place.kube.find("secret", key)
+
+
+def test_the_namespace_of_a_data_key_can_be_deleted(place: Place) -> None:
+    name = f"{place.name}-gone"
+    place.kube.apply(manifests.namespace(name))
+    place.kube.within(name).apply(data_key("chat-1-key"))
+    place.kube.run("delete", "namespace", name, "--timeout=60s")
