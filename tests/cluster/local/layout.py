@@ -6,7 +6,8 @@ import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from ..paths import RUN
+from ..paths import CHECKOUT, RUN
+from ..shell import ClusterError
 
 BRIDGE = "tenure0"
 NODE_PREFIX = "172.31.255"
@@ -45,6 +46,14 @@ class Record:
         fresh = RECORD.with_suffix(".new")
         fresh.write_text(json.dumps(asdict(self), indent=1))
         fresh.replace(RECORD)  # whole or not at all: an interrupted `up` must still be taken down
+
+    def require_own(self) -> None:
+        """Only `down` may touch the cluster of another checkout."""
+        if self.checkout != str(CHECKOUT):
+            raise ClusterError(
+                f"a cluster of {self.checkout} is up on this machine; take it down first, "
+                f"with the verb `down` of `python -m cluster`, here or there"
+            )
 
     @classmethod
     def load(cls) -> Record | None:
@@ -151,8 +160,9 @@ class Node:
 
     @property
     def cgroup(self) -> str:
-        """Kubelets would share /kubepods, and each would clear away the pods of the other."""
-        return f"/tenure-{self.name}" if self.own_network else "/"
+        """One per node: kubelets that share /kubepods clear away each other's pods. And by its name, what is
+        still in it when the node is gone is known to be ours."""
+        return f"/tenure-{self.name}"
 
     def process(self, component: str) -> str:
         return f"{component}-{self.name}"

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from .. import audit
 from ..paths import CHECKOUT, RUN, STATE
-from ..shell import ClusterError, run, say, wait_for
-from . import binaries, control_plane, network, node_images, pki, preflight, process, teardown
+from ..shell import run, say, wait_for
+from . import binaries, cgroups, control_plane, network, node_images, pki, preflight, process, teardown
 from . import node as node_config
 from .api import Api
 from .layout import COREDNS_IMAGE, PAUSE_IMAGE, Node, Record, State
@@ -39,11 +39,7 @@ def _mine_or_none() -> Record | None:
         say(f"clearing away what a cluster of {record.checkout} left that is no longer running")
         teardown.down()
         return None
-    if record.checkout != str(CHECKOUT):
-        raise ClusterError(
-            f"a cluster of {record.checkout} is up on this machine; take it down first: "
-            f"`make cluster-down` there, or `python -m cluster down` here"
-        )
+    record.require_own()
     return record
 
 
@@ -130,6 +126,7 @@ def _start_runtime(record: Record, node: Node) -> None:
     if node.own_network:
         network.ensure_namespace(node)
     network.ensure_masquerade(node)
+    cgroups.ensure(node)
     write_once(node.directory / "cni" / "10-tenure.conflist", node_config.cni_config(node))
     if not process.alive(node.process("containerd")):
         config = node_config.containerd_config(node, Path(record.bin_dir, "runc"))

@@ -1,4 +1,4 @@
-"""What the machine's kernel is told: sysctls, the bridge of the nodes, their network namespaces, nft, cgroups.
+"""What the machine's kernel is told: sysctls, the bridge of the nodes, their network namespaces, nft.
 
 Everything here has its undoing in `teardown.py`.
 """
@@ -24,7 +24,6 @@ KUBELET_SYSCTLS = (  # the kubelet sets these by itself; they are put back all t
     "kernel.keys.root_maxkeys",
     "kernel.keys.root_maxbytes",
 )
-CGROUPS = Path("/sys/fs/cgroup")
 
 
 def sysctl_path(name: str) -> Path:
@@ -87,28 +86,6 @@ def ensure_namespace(node: Node) -> None:
         ):
             run([*node.enter, "ip", *command])
         run([*node.enter, "sysctl", "-qw", "net.ipv4.ip_forward=1"])
-    _ensure_cgroup(node)
-
-
-def _ensure_cgroup(node: Node) -> None:
-    """A further kubelet needs a cgroup of its own, in every hierarchy of version 1 or in the one of version 2."""
-    name = node.cgroup.strip("/")
-    if (CGROUPS / "cgroup.controllers").exists():
-        top = CGROUPS / name
-        if not top.exists():
-            top.mkdir()
-            controllers = (top / "cgroup.controllers").read_text().split()
-            (top / "cgroup.subtree_control").write_text(" ".join(f"+{c}" for c in controllers))
-        return
-    hierarchies = [
-        line.split()[1] for line in Path("/proc/mounts").read_text().splitlines() if line.split()[2] == "cgroup"
-    ]
-    for hierarchy in hierarchies:
-        (Path(hierarchy) / name).mkdir(exist_ok=True)
-    for file in ("cpuset.cpus", "cpuset.mems"):  # empty in a new cpuset, and then no process may enter
-        source = CGROUPS / "cpuset" / file
-        if source.exists():
-            (CGROUPS / "cpuset" / name / file).write_text(source.read_text())
 
 
 def connect(nodes: list[Node]) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
+import tempfile
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from ..paths import cache
 from ..shell import ClusterError, run, say, succeeds, wait_for
 from .dockerd import PrivateEngine
 from .layout import Node, Record
@@ -56,22 +58,18 @@ def load(record: Record, nodes: Sequence[Node], engine: PrivateEngine, names: Se
     if not any(lacking.values()):
         say("images are in the cluster already")
         return
-    with engine.running() as docker:
-        for node, images in lacking.items():
-            if images:
-                say(f"loading {' '.join(images)} into {node.name}")
-                _pipe([docker.command, "save", *images], docker.env, [*_ctr(record, node), "images", "import", "-"])
+    needed = sorted({name for images in lacking.values() for name in images})
+    say(f"loading {' '.join(needed)}")
+    with tempfile.TemporaryDirectory(dir=cache()) as temporary:
+        saved = Path(temporary, "images.tar")
+        with engine.running() as docker:
+            docker("save", "--output", saved, *needed)  # together: what they share is written once
+        with ThreadPoolExecutor() as pool:
+            imports = [[*_ctr(record, node), "images", "import", str(saved)] for node in nodes if lacking[node]]
+            for _ in pool.map(run, imports):
+                pass  # only for its exceptions
 
 
 def _lacking(record: Record, node: Node, wanted: Mapping[str, str]) -> list[str]:
     there = present(record, node)
     return [name for name, image_id in wanted.items() if there.get(full_name(name)) != image_id]
-
-
-def _pipe(source: Sequence[str], environment: Mapping[str, str], target: Sequence[str]) -> None:
-    with subprocess.Popen(source, env=environment, stdout=subprocess.PIPE) as giver:
-        taker = subprocess.run(target, stdin=giver.stdout, capture_output=True, text=True)
-        if giver.stdout is not None:
-            giver.stdout.close()
-    if giver.returncode != 0 or taker.returncode != 0:
-        raise ClusterError(f"loading images failed: {taker.stderr.strip()[-1000:]}")

@@ -71,4 +71,5 @@ def _running() -> Record:
     record = Record.load()
     if record is None:
         raise ClusterError("no local cluster is up: `python -m cluster up`")
+    record.require_own()
     return record

@@ -7,6 +7,7 @@ would do: the running cluster may be another's.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 from collections.abc import Iterable
@@ -14,10 +15,11 @@ from pathlib import Path
 
 from ..paths import RUN
 from ..shell import ClusterError, run, say, succeeds
-from . import dockerd, network, process
+from . import cgroups, dockerd, network, process
 from .layout import BRIDGE, KUBE_PROXY_TABLES, MASQUERADE_TABLE, NETPOL_TABLE, Node, Record, State
 
 DEVICE_PLUGINS = Path("/var/lib/kubelet/device-plugins")  # where, no flag can change
+CNI_RESULTS = Path("/var/lib/cni/results")  # likewise
 LOG_LINKS = Path("/var/log/containers")  # likewise
 MADE_ON_THE_WAY = (
     "/var/lib/kubelet",
@@ -53,17 +55,19 @@ def _down(record: Record) -> None:
         if process.alive(node.process("containerd")):
             succeeds([f"{record.bin_dir}/kube", "cri", node.socket, "clear"], timeout=100)
     process.stop(process.known(), patience=1)  # the API server would wait for its clients
-    _end_shims(record)
+    _end_shims()
+    for node in nodes:
+        cgroups.clear(node)
+    _clear_pod_leftovers(nodes)
     _clear_network(record, nodes)
     unmount_below([RUN, state.root])
-    _clear_cgroups(nodes)
     for name, value in record.sysctls.items():
         network.sysctl_path(name).write_text(value)
     _clear_leftovers(state)
     clear_state(state.root)
 
 
-def _end_shims(record: Record) -> None:
+def _end_shims() -> None:
     """Shims outlive containerd on purpose. Ours are known by the path of their socket's containerd."""
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -100,13 +104,16 @@ def unmount_below(roots: Iterable[Path]) -> None:
             succeeds(["umount", point])
 
 
-def _clear_cgroups(nodes: Iterable[Node]) -> None:
-    names = ["kubepods", *(node.cgroup.strip("/") for node in nodes if node.own_network)]
-    tops = [network.CGROUPS] if (network.CGROUPS / "cgroup.controllers").exists() else list(network.CGROUPS.iterdir())
-    for top in tops:
-        for name in names:
-            if (top / name).is_dir():
-                succeeds(["find", top / name, "-depth", "-type", "d", "-exec", "rmdir", "{}", "+"])
+def _clear_pod_leftovers(nodes: Iterable[Node]) -> None:
+    """The sockets and notes of pods whose shim or containerd died before they could remove them."""
+    for node in nodes:
+        for task in node.run.glob("containerd/io.containerd.runtime.v2.task/k8s.io/*"):
+            bootstrap = task / "bootstrap.json"
+            if bootstrap.exists():
+                address: str = json.loads(bootstrap.read_text())["address"]
+                Path(address.removeprefix("unix://")).unlink(missing_ok=True)
+            for note in CNI_RESULTS.glob(f"*-{task.name}-*"):
+                note.unlink()
 
 
 def _clear_leftovers(state: State) -> None:
