@@ -1,5 +1,6 @@
 """The chart, rendered by Helm."""
 
+import os
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -8,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+from cluster.local import binaries
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "charts" / "tenure"
@@ -26,7 +29,7 @@ class HelmError(Exception):
 @cache
 def helm_binary() -> str:
     """The helm on PATH, or the one that `make binaries` builds."""
-    found = shutil.which("helm")
+    found = shutil.which("helm", path=f"{os.environ['PATH']}:{binaries.directory() / 'bin'}")
     assert found, "these tests need helm: run `make binaries`, or put helm on PATH"
     return found
 

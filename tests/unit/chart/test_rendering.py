@@ -10,16 +10,29 @@ import pytest
 import yaml
 
 from harness.chart import CHART, NAMESPACE, Manifest, all_on, helm, of_kind, render, render_text
-from tenure_api.agent import Agent
+from tenure_api.agent import Agent, AgentSpec, Resources
 from tenure_api.crdgen import KINDS, definition
 from tenure_api.names import COMPONENT_LABEL, KEY_LABEL, SESSION_LABEL
+from tenure_gateway.metrics import Metrics as GatewayMetrics
 from tenure_gateway.settings import Settings as GatewaySettings
 from tenure_gateway.settings import from_environment as gateway_settings
+from tenure_operator.desired.network import network
+from tenure_operator.desired.pod import PodSettings
+from tenure_operator.desired.pod import pod as session_pod
+from tenure_operator.kinds import Meta
 from tenure_operator.metrics import Metrics as OperatorMetrics
 from tenure_operator.settings import Settings as OperatorSettings
 from tenure_operator.settings import from_environment as operator_settings
+from tenure_sidecar.metrics import Metrics as SidecarMetrics
 
+SESSION = Meta("place", "chat", "uid", 1, False)
 WORKLOADS = ("tenure-operator", "tenure-gateway", "tenure-test")
+
+
+def a_session_pod() -> Manifest:
+    """A pod as the operator makes it."""
+    spec = AgentSpec.model_validate({"model": {"name": "m", "baseURL": "http://m/v1"}})
+    return session_pod(SESSION, "helper", spec, PodSettings("image", "IfNotPresent", Resources()))
 
 
 def pods(manifests: list[Manifest]) -> dict[str, Manifest]:
@@ -231,16 +244,38 @@ def test_monitors_point_at_ports_and_labels_that_exist() -> None:
         assert endpoint["port"] in {port["name"] for port in service["spec"]["ports"]}
 
 
+def test_the_pod_monitor_points_at_the_pods_that_the_operator_makes() -> None:
+    (monitor,) = of_kind(all_on(), "PodMonitor").values()
+    pod = a_session_pod()
+    assert monitor["spec"]["selector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+    assert endpoint["port"] in {p["name"] for c in pod["spec"]["initContainers"] for p in c["ports"]}
+
+
+def test_the_network_policy_of_a_session_lets_the_charts_pods_in() -> None:
+    policy = network(SESSION, "helper", NAMESPACE, ())
+    (peer,) = policy["spec"]["ingress"][0]["from"]
+    wanted = peer["podSelector"]["matchLabels"]
+    (expression,) = peer["podSelector"]["matchExpressions"]
+    for deployment in of_kind(render(), "Deployment").values():
+        labels = deployment["spec"]["template"]["metadata"]["labels"]
+        assert wanted.items() <= labels.items()
+        assert labels[expression["key"]] in expression["values"]
+
+
 def test_alerts_ask_for_series_that_exist_and_say_what_to_do() -> None:
-    text = OperatorMetrics().text().decode()
+    registries = [OperatorMetrics().registry, GatewayMetrics().registry]
+    known = {metric.name for registry in registries for metric in registry.collect()}
+    known |= set(re.findall(r"# TYPE (\w+?)(?:_total)? ", SidecarMetrics().text().decode()))
     (rule,) = of_kind(all_on(), "PrometheusRule").values()
-    for group in rule["spec"]["groups"]:
-        for alert in group["rules"]:
-            series = set(re.findall(r"tenure_\w+", alert["expr"]))
-            assert series, alert["alert"]
-            assert all(f"# TYPE {name.removesuffix('_total')}" in text for name in series), alert["alert"]
-            assert alert["labels"]["severity"] in {"critical", "warning"}
-            assert {"summary", "description"} <= set(alert["annotations"])
+    alerts = [alert for group in rule["spec"]["groups"] for alert in group["rules"]]
+    assert len({alert["alert"] for alert in alerts}) == len(alerts)
+    for alert in alerts:
+        series = {name.removesuffix("_total") for name in re.findall(r"tenure_\w+", alert["expr"])}
+        assert series, alert["alert"]
+        assert series <= known, alert["alert"]
+        assert alert["labels"]["severity"] in {"critical", "warning"}
+        assert {"summary", "description"} <= set(alert["annotations"])
 
 
 def notes(values: dict[str, Any], tmp_path: Path) -> str:
