@@ -1,0 +1,219 @@
+"""The operator over a stand-in of the API server and of the sidecars, on a clock that only tests move."""
+
+import json
+from datetime import UTC, datetime, timedelta
+
+import httpx
+
+from tenure_api import names
+from tenure_api.agent import Amounts, Resources
+from tenure_api.tokens import Signer, new_private_key
+from tenure_api.wire import Report, SessionConfig
+from tenure_operator.cache import Cache, name_of, version
+from tenure_operator.desired.pod import PodSettings
+from tenure_operator.errors import RefusedError, WaitingError
+from tenure_operator.events import Events
+from tenure_operator.kinds import AGENTS, EVENTS, PODS, POLICIES, SECRETS, SESSIONS, Key, Kind, Manifest
+from tenure_operator.probes import SecretProbes
+from tenure_operator.queue import backoff
+from tenure_operator.reconcile.agent import AgentReconciler
+from tenure_operator.reconcile.policy import PolicyReconciler
+from tenure_operator.reconcile.session import SessionReconciler
+from tenure_operator.reconcile.visit import Visitor
+from tenure_operator.reconcile.world import Fixed, World
+from tenure_operator.restraint import Restraint
+from tenure_operator.resync import Resync, Watches
+from tenure_operator.schedule import Schedule
+from tenure_operator.sidecars import Sidecars
+from unit.operator.fake_api import FakeApi
+
+NAMESPACE = "shop"
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+SETTINGS = PodSettings("tenure/runtime:1", "IfNotPresent", Resources(requests=Amounts(cpu="10m", memory="64Mi")))
+SIGNING_KEY = new_private_key()
+
+
+class FakeSidecars:
+    """The sidecars of all pods: they remember the configuration that they are given."""
+
+    def __init__(self) -> None:
+        self.reports: dict[str, Report] = {}
+        self.calls: list[str] = []
+        self.silent = False
+
+    def answer(self, request: httpx.Request) -> httpx.Response:
+        if self.silent:
+            raise httpx.ConnectError("no route")
+        uid = request.url.host.removeprefix("ip-")
+        report = self.reports.setdefault(uid, Report.model_validate({"session": uid, "journal": "Open"}))
+        self.calls.append(f"{request.method} {request.url.path}")
+        if request.method == "PUT":
+            config = SessionConfig.model_validate(json.loads(request.content))
+            report = report.model_copy(
+                update={
+                    "config_digest": config.digest(),
+                    "agent_generation": config.agent_generation,
+                    "policy": config.policy,
+                }
+            )
+            self.reports[uid] = report
+        return httpx.Response(200, text=report.model_dump_json(by_alias=True))
+
+    def say(self, uid: str, **fields: object) -> None:
+        self.reports[uid] = self.reports[uid].model_copy(update=fields)
+
+
+class Bench:
+    """One process of the operator. Another on the same API is the operator after a restart."""
+
+    def __init__(
+        self, api: FakeApi, sidecars: FakeSidecars | None = None, settings: PodSettings = SETTINGS, at: float = 0.0
+    ) -> None:
+        self.api = api
+        self.sidecars = sidecars or FakeSidecars()
+        self.clock = at
+        self.errors: list[Exception] = []
+        self._asks, self._visits = Schedule[Key](), Schedule[Key]()
+        self._failures: dict[Key, int] = {}
+        self.cache = Cache(lambda: self.clock)
+        self.world = World(
+            api=api,
+            cache=self.cache,
+            events=Events(api, "test", lambda: self.clock),
+            restraint=Restraint(lambda: self.clock),
+            fixed=Fixed("tenure-system", settings, {"operator": "PEM-O", "gateway": "PEM-G"}),
+            ask=lambda key, delay: self._asks.ask(key, self.clock + delay),
+            visit=lambda key, delay: self._visits.ask(key, self.clock + delay),
+            now=lambda: NOON + timedelta(seconds=self.clock),
+            api_networks=("10.96.0.1/32",),
+        )
+        client = httpx.AsyncClient(transport=httpx.MockTransport(self.sidecars.answer))
+        fleet = Sidecars(client, Signer("operator", SIGNING_KEY))
+        self._reconcilers = {
+            AGENTS: AgentReconciler(self.world, SecretProbes(api, lambda: self.clock, lambda: 0.5)).reconcile,
+            SESSIONS: SessionReconciler(self.world, fleet).reconcile,
+            POLICIES: PolicyReconciler(self.world).reconcile,
+        }
+        self._visitor = Visitor(self.world, fleet, every=15.0, random_=lambda: 0.5)
+        self.resync = Resync(api, self.cache, Watches(self.cache, lambda: self.clock), self.world.learned)
+        api.told = self.told
+        api.time = lambda: (NOON + timedelta(seconds=self.clock)).isoformat()
+
+    def told(self, kind: Kind, type_: str | None, manifest: Manifest) -> None:
+        if kind in (SECRETS, EVENTS):
+            return
+        if type_ == "DELETED":
+            if change := self.cache.forget(kind, name_of(manifest), version(manifest)):
+                self.world.learned(change)
+        else:
+            self.world.learn(kind, manifest)
+
+    async def start(self) -> "Bench":
+        await self.resync.all()
+        return self
+
+    async def settle(self) -> None:
+        """Does all that is due now."""
+        for _ in range(1000):
+            if (key := self._asks.take(self.clock)) is not None:
+                await self._run(self._asks, key, self._reconcilers[key.kind])
+            elif (key := self._visits.take(self.clock)) is not None:
+                await self._run(self._visits, key, self._visitor.visit)
+            else:
+                return
+        raise AssertionError("a hot loop: a thousand runs and no end")
+
+    async def advance(self, seconds: float) -> None:
+        """Lets time pass, doing everything when it is due."""
+        end = self.clock + seconds
+        while True:
+            await self.settle()
+            due = [at for at in (self._asks.next_due(), self._visits.next_due()) if at is not None and at <= end]
+            if not due:
+                self.clock = end
+                return
+            self.clock = min(due)
+
+    async def _run(self, schedule: Schedule[Key], key: Key, work: object) -> None:
+        try:
+            again = await work(key)  # type: ignore[operator]
+            self._failures.pop(key, None)
+        except (WaitingError, RefusedError) as error:
+            self.errors.append(error)
+            self._failures[key] = self._failures.get(key, 0) + 1
+            again = backoff(self._failures[key], 0.0)
+        schedule.done(key)
+        if again is not None:
+            schedule.ask(key, self.clock + again)
+
+    # --- objects -------------------------------------------------------------------------------------------------
+
+    def agent(self, name: str = "helper", **spec: object) -> Manifest:
+        model = {"name": "m", "baseURL": "http://model/v1"}
+        return self.api.put(AGENTS, _object(AGENTS, name, {"model": model, **spec}))
+
+    def session(self, name: str = "chat", agent: str = "helper", **spec: object) -> Manifest:
+        return self.api.put(SESSIONS, _object(SESSIONS, name, {"agentRef": {"name": agent}, "subject": "alice", **spec}))
+
+    def policy(self, name: str = "month", **rule: int) -> Manifest:
+        classes = [{"name": "transcript", **(rule or {"maxAgeSeconds": 60})}]
+        return self.api.put(POLICIES, _object(POLICIES, name, {"classes": classes}))
+
+    def kubelet(self, session: str = "chat", ready: bool = True, **status: object) -> Manifest:
+        """The pod of a session runs; its address names the session, for the stand-in of the sidecars."""
+        uid = self.api.objects[SESSIONS, NAMESPACE, session]["metadata"]["uid"]
+        return self.api.change(
+            PODS,
+            NAMESPACE,
+            names.session_pod(session),
+            {
+                "status": {
+                    "phase": "Running",
+                    "podIP": f"ip-{uid}",
+                    "conditions": [
+                        {"type": "PodScheduled", "status": "True"},
+                        {"type": "Ready", "status": "True" if ready else "False"},
+                    ],
+                    "initContainerStatuses": [{"name": "sidecar", "started": True, "state": {"running": {}}}],
+                    **status,
+                }
+            },
+        )
+
+    def pod_is_gone(self, session: str = "chat") -> None:
+        self.api.remove(PODS, NAMESPACE, names.session_pod(session))
+
+    async def running(self, session: str = "chat") -> Manifest:
+        """Starts a session of an agent that is there and lets its pod become ready."""
+        made = self.session(session)
+        await self.advance(0.1)
+        self.kubelet(session, ready=False)  # the sidecar starts first
+        await self.advance(0.1)
+        self.kubelet(session)
+        await self.advance(0.1)
+        return made
+
+    # --- what is seen --------------------------------------------------------------------------------------------
+
+    def status(self, kind: Kind, name: str) -> Manifest:
+        found: Manifest = self.api.objects[kind, NAMESPACE, name].get("status", {})
+        return found
+
+    def condition(self, kind: Kind, name: str, type_: str = "Ready") -> tuple[str, str] | None:
+        for condition in self.status(kind, name).get("conditions", []):
+            if condition["type"] == type_:
+                return condition["status"], condition["reason"]
+        return None
+
+    def message(self, kind: Kind, name: str, type_: str = "Ready") -> str:
+        conditions = self.status(kind, name)["conditions"]
+        return str(next(c["message"] for c in conditions if c["type"] == type_))
+
+
+def _object(kind: Kind, name: str, spec: Manifest) -> Manifest:
+    return {
+        "apiVersion": kind.api_version,
+        "kind": kind.name,
+        "metadata": {"namespace": NAMESPACE, "name": name},
+        "spec": spec,
+    }

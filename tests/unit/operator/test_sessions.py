@@ -1,0 +1,353 @@
+"""A session from its creation to its end, and through everything that can happen between."""
+
+import random
+from datetime import timedelta
+
+import pytest
+
+from tenure_api import names
+from tenure_api.wire import JournalState
+from tenure_operator.errors import RefusedError, UnavailableError
+from tenure_operator.kinds import AGENTS, CLAIMS, EVENTS, NETWORKS, PODS, SECRETS, SESSIONS, Kind
+from unit.operator.bench import NAMESPACE, NOON, Bench
+from unit.operator.fake_api import FakeApi
+
+CHILDREN = [(NETWORKS, "chat-session"), (CLAIMS, "chat-state"), (PODS, "chat-session")]
+
+
+@pytest.fixture
+async def bench() -> Bench:
+    bench = await Bench(FakeApi()).start()
+    bench.agent()
+    await bench.advance(0)
+    bench.api.writes.clear()
+    return bench
+
+
+def of_session(bench: Bench) -> list[tuple[str, str, str]]:
+    return [write for write in bench.api.writes if "helper" not in write[2]]
+
+
+async def test_a_session_is_made_in_order_and_with_few_writes(bench: Bench) -> None:
+    made = await bench.running()
+    key = names.session_key("chat", made["metadata"]["uid"])
+    writes = of_session(bench)
+    assert writes[:4] == [
+        ("create", "Secret", key),
+        ("create", "NetworkPolicy", "chat-session"),
+        ("create", "PersistentVolumeClaim", "chat-state"),
+        ("create", "Pod", "chat-session"),
+    ]
+    assert [verb for verb, kind, _ in writes if kind == "AgentSession"] == ["status", "status"]
+    assert len([kind for _, kind, _ in writes if kind == "Event"]) == 1
+    status = bench.status(SESSIONS, "chat")
+    assert bench.condition(SESSIONS, "chat") == ("True", "Ready")
+    assert bench.condition(SESSIONS, "chat", "Reconciling") is None
+    assert (status["podName"], status["volumeClaimName"]) == ("chat-session", "chat-state")
+    assert status["podIP"] == f"ip-{made['metadata']['uid']}"
+
+
+async def test_the_first_status_says_that_it_is_being_worked_on(bench: Bench) -> None:
+    bench.session()
+    await bench.advance(0)
+    assert bench.condition(SESSIONS, "chat") == ("False", "PodStarting")
+    assert bench.condition(SESSIONS, "chat", "Reconciling") == ("True", "PodStarting")
+    assert "podIP" not in bench.status(SESSIONS, "chat")
+
+
+async def test_nothing_is_written_when_nothing_has_changed(bench: Bench) -> None:
+    await bench.running()
+    await bench.advance(60)
+    bench.api.writes.clear()
+    await bench.advance(3600)
+    assert bench.api.writes == []
+
+
+async def test_a_restarted_operator_writes_nothing(bench: Bench) -> None:
+    await bench.running()
+    await bench.advance(60)
+    bench.api.writes.clear()
+    again = await Bench(bench.api, bench.sidecars, at=bench.clock).start()
+    await again.advance(3600)
+    assert bench.api.writes == []
+
+
+@pytest.mark.parametrize(("kind", "name"), CHILDREN)
+async def test_a_deleted_child_is_back_at_once(bench: Bench, kind: Kind, name: str) -> None:
+    await bench.running()
+    bench.api.remove(kind, NAMESPACE, name)
+    await bench.advance(0)
+    assert bench.api.find(kind, name) is not None
+
+
+async def test_a_changed_network_policy_is_set_right(bench: Bench) -> None:
+    await bench.running()
+    before = bench.api.find(NETWORKS, "chat-session")
+    assert before is not None
+    bench.api.change(NETWORKS, NAMESPACE, "chat-session", {"spec": {"ingress": [{}]}})
+    await bench.advance(0)
+    after = bench.api.find(NETWORKS, "chat-session")
+    assert after is not None
+    assert after["spec"] == before["spec"]
+
+
+async def test_a_fight_over_a_child_is_held_back_and_told(bench: Bench) -> None:
+    await bench.running()
+    for _ in range(50):
+        bench.api.change(NETWORKS, NAMESPACE, "chat-session", {"spec": {"ingress": [{}]}})
+        await bench.settle()
+    repairs = [write for write in bench.api.writes if write[:2] == ("apply", "NetworkPolicy")]
+    assert len(repairs) <= 6
+    events = [m for (kind, _, _), m in bench.api.objects.items() if kind is EVENTS]
+    assert "Contended" in {event["reason"] for event in events}
+
+
+async def test_labels_taken_from_a_pod_are_put_back_without_replacing_it(bench: Bench) -> None:
+    await bench.running()
+    pod = bench.api.find(PODS, "chat-session")
+    assert pod is not None
+    del pod["metadata"]["labels"][names.SESSION_LABEL]
+    bench.api.change(PODS, NAMESPACE, "chat-session", {"status": {"touched": True}})
+    await bench.advance(0)
+    live = bench.api.find(PODS, "chat-session")
+    assert live is not None
+    assert live["metadata"]["labels"][names.SESSION_LABEL] == "chat"
+    assert live["metadata"]["uid"] == pod["metadata"]["uid"]
+
+
+@pytest.mark.parametrize(("kind", "name"), CHILDREN)
+async def test_an_object_that_is_not_ours_is_never_overwritten(bench: Bench, kind: Kind, name: str) -> None:
+    theirs = {"metadata": {"namespace": NAMESPACE, "name": name}, "spec": {"containers": []}, "status": {}}
+    bench.api.put(kind, theirs)
+    bench.session()
+    await bench.advance(30)
+    assert bench.condition(SESSIONS, "chat", "Stalled") == ("True", "NameConflict")
+    found = bench.api.find(kind, name)
+    assert found is not None
+    assert "ownerReferences" not in found["metadata"]
+    bench.api.remove(kind, NAMESPACE, name)
+    await bench.advance(15)
+    assert bench.condition(SESSIONS, "chat", "Stalled") is None
+    assert bench.api.find(PODS, "chat-session") is not None
+
+
+async def test_a_child_of_a_deleted_namesake_is_waited_for(bench: Bench) -> None:
+    await bench.running()
+    bench.api.remove(SESSIONS, NAMESPACE, "chat")  # the garbage collector has not come by yet
+    made = bench.session()
+    await bench.advance(1)
+    assert bench.condition(SESSIONS, "chat") == ("False", "Progressing")
+    for kind, name in CHILDREN:
+        bench.api.remove(kind, NAMESPACE, name)
+    await bench.advance(1)
+    assert bench.condition(SESSIONS, "chat") == ("False", "PodStarting")
+    assert bench.api.find(SECRETS, names.session_key("chat", made["metadata"]["uid"])) is not None
+
+
+async def test_a_lost_key_is_not_made_anew_and_the_session_goes_on_when_it_is_restored(bench: Bench) -> None:
+    made = await bench.running()
+    key = names.session_key("chat", made["metadata"]["uid"])
+    secret = bench.api.objects.pop((SECRETS, NAMESPACE, key))
+    bench.pod_is_gone()
+    await bench.advance(60)
+    assert bench.condition(SESSIONS, "chat") == ("False", "KeyLost")
+    assert bench.condition(SESSIONS, "chat", "Stalled") == ("True", "KeyLost")
+    assert key in bench.message(SESSIONS, "chat")
+    assert bench.api.find(SECRETS, key) is None
+    bench.api.objects[SECRETS, NAMESPACE, key] = secret
+    await bench.advance(11)
+    bench.kubelet()
+    await bench.advance(1)
+    assert bench.condition(SESSIONS, "chat") == ("True", "Ready")
+    assert bench.api.find(SECRETS, key) == secret
+
+
+async def test_a_key_is_never_made_over_a_claim_that_the_cache_does_not_know(bench: Bench) -> None:
+    made = bench.session()
+    owner = {"apiVersion": "tenure.dev/v1alpha1", "kind": "AgentSession", "name": "chat", "uid": made["metadata"]["uid"]}
+    claim = {
+        "metadata": {"namespace": NAMESPACE, "name": "chat-state", "ownerReferences": [owner]},
+        "spec": {},
+    }
+    bench.api.told = lambda *_: None  # the watch lags
+    bench.api.put(CLAIMS, claim)
+    await bench.advance(0)
+    assert not [write for write in bench.api.writes if write[1] == "Secret"]
+    assert bench.condition(SESSIONS, "chat") == ("False", "KeyLost")
+
+
+async def test_a_pod_that_has_ended_is_replaced_but_not_in_a_hot_loop(bench: Bench) -> None:
+    await bench.running()
+    for _ in range(20):
+        if bench.api.find(PODS, "chat-session"):
+            bench.kubelet(phase="Failed", ready=False, reason="Evicted", message="The node was low on memory.")
+            await bench.settle()
+            if "deletionTimestamp" in bench.api.objects[PODS, NAMESPACE, "chat-session"]["metadata"]:
+                bench.pod_is_gone()
+                await bench.settle()
+    creations = [write for write in bench.api.writes if write[:2] == ("create", "Pod")]
+    assert 2 <= len(creations) <= 7
+    await bench.advance(600)
+    assert "deletionTimestamp" in bench.api.objects[PODS, NAMESPACE, "chat-session"]["metadata"]
+
+
+async def test_a_session_without_its_agent_waits_for_it(bench: Bench) -> None:
+    bench.session(agent="later")
+    await bench.advance(1)
+    assert bench.condition(SESSIONS, "chat") == ("False", "AgentNotFound")
+    assert bench.condition(SESSIONS, "chat", "Reconciling") == ("True", "AgentNotFound")
+    assert bench.api.find(PODS, "chat-session") is None
+    bench.agent("later")
+    await bench.advance(1)
+    assert bench.api.find(PODS, "chat-session") is not None
+
+
+async def test_a_session_outlives_its_agent_and_a_new_one_adopts_it(bench: Bench) -> None:
+    await bench.running()
+    pod = bench.api.find(PODS, "chat-session")
+    bench.api.remove(AGENTS, NAMESPACE, "helper")
+    await bench.advance(1)
+    assert bench.condition(SESSIONS, "chat") == ("False", "AgentNotFound")
+    assert "podIP" not in bench.status(SESSIONS, "chat")
+    assert bench.api.find(PODS, "chat-session") == pod
+    bench.agent()
+    for kind, namespace, name in [k for k in bench.api.objects if k[2] == "helper-agent"]:
+        bench.api.remove(kind, namespace, name)  # by the garbage collector: their owner is gone
+    await bench.advance(5)
+    assert bench.condition(SESSIONS, "chat") == ("True", "Ready")
+    live = bench.api.find(PODS, "chat-session")
+    assert live is not None
+    assert pod is not None
+    assert live["metadata"]["uid"] == pod["metadata"]["uid"]
+
+
+async def test_a_new_session_of_an_agent_that_is_not_ready_is_not_started(bench: Bench) -> None:
+    bench.agent("broken", memoryPolicyRef={"name": "none"})
+    bench.session(agent="broken")
+    await bench.advance(1)
+    assert bench.condition(SESSIONS, "chat") == ("False", "AgentNotReady")
+    assert "MemoryPolicy none" in bench.message(SESSIONS, "chat")
+    assert bench.api.find(CLAIMS, "chat-state") is None
+
+
+async def test_a_running_session_goes_on_while_its_agent_is_not_ready(bench: Bench) -> None:
+    await bench.running()
+    bench.agent(memoryPolicyRef={"name": "none"})
+    bench.pod_is_gone()
+    await bench.advance(1)
+    assert bench.condition(AGENTS, "helper") == ("False", "PolicyNotFound")
+    bench.kubelet()
+    await bench.advance(1)
+    assert bench.condition(SESSIONS, "chat") == ("True", "Ready")
+
+
+async def test_an_expired_session_is_deleted_at_its_time(bench: Bench) -> None:
+    bench.session(expiresAt=(NOON + timedelta(seconds=100)).isoformat())
+    await bench.advance(99)
+    assert bench.api.find(SESSIONS, "chat") is not None
+    await bench.advance(1)
+    assert bench.api.find(SESSIONS, "chat") is None
+
+
+async def test_a_session_that_is_prolonged_in_the_last_moment_stays(bench: Bench) -> None:
+    bench.session(expiresAt=(NOON + timedelta(seconds=100)).isoformat())
+    await bench.advance(99)
+
+    def prolong(verb: str, kind: Kind, name: str) -> None:
+        if (verb, kind) == ("delete", SESSIONS):
+            bench.api.change(SESSIONS, NAMESPACE, name, {"spec": {"expiresAt": "2027-01-01T00:00:00Z"}})
+
+    bench.api.before = prolong
+    await bench.advance(10)
+    assert bench.api.find(SESSIONS, "chat") is not None
+
+
+async def test_nothing_is_made_for_a_session_that_is_being_deleted(bench: Bench) -> None:
+    await bench.running()
+    bench.api.change(SESSIONS, NAMESPACE, "chat", {"metadata": {"deletionTimestamp": "2026-01-01T12:00:00Z"}})
+    bench.api.writes.clear()
+    for kind, name in CHILDREN:
+        bench.api.remove(kind, NAMESPACE, name)
+    await bench.advance(60)
+    assert of_session(bench) == []
+
+
+async def test_counters_alone_are_written_at_most_every_thirty_seconds(bench: Bench) -> None:
+    made = await bench.running()
+    await bench.advance(60)
+    bench.api.writes.clear()
+    for turn in range(120):
+        bench.sidecars.say(made["metadata"]["uid"], turns=turn, sequence=10 * turn)
+        await bench.advance(1)
+    assert 3 <= len(of_session(bench)) <= 4
+    await bench.advance(60)
+    assert bench.status(SESSIONS, "chat")["turns"] == 119
+
+
+@pytest.mark.parametrize(
+    ("journal", "reason"),
+    [(JournalState.KEY_MISMATCH, "KeyMismatch"), (JournalState.UNREADABLE, "JournalUnreadable")],
+)
+async def test_a_journal_that_cannot_be_used_is_told(bench: Bench, journal: JournalState, reason: str) -> None:
+    made = bench.session()
+    await bench.advance(0)
+    bench.kubelet(ready=False)
+    await bench.advance(0)
+    bench.sidecars.say(made["metadata"]["uid"], journal=journal, journal_message="It says so.")
+    await bench.advance(3)
+    assert bench.condition(SESSIONS, "chat", "Stalled") == ("True", reason)
+    assert bench.message(SESSIONS, "chat").endswith("It says so.")
+
+
+async def test_a_silent_sidecar_is_no_bug_and_is_asked_again(bench: Bench) -> None:
+    made = await bench.running()
+    bench.sidecars.silent = True
+    await bench.advance(120)
+    assert bench.condition(SESSIONS, "chat", "ModelReachable") == ("Unknown", "Unreachable")
+    assert bench.condition(SESSIONS, "chat") == ("True", "Ready")
+    bench.sidecars.silent = False
+    bench.sidecars.say(made["metadata"]["uid"], turns=3)
+    await bench.advance(60)
+    assert bench.condition(SESSIONS, "chat", "ModelReachable") == ("Unknown", "NotYetCalled")
+    assert bench.status(SESSIONS, "chat")["turns"] == 3
+
+
+async def test_what_the_api_server_refuses_is_told_in_its_words(bench: Bench) -> None:
+    def full(verb: str, kind: Kind, _name: str) -> None:
+        if (verb, kind) == ("create", PODS):
+            raise RefusedError("exceeded quota: pods")
+
+    bench.api.before = full
+    bench.session()
+    await bench.advance(10)
+    assert bench.condition(SESSIONS, "chat", "Stalled") == ("True", "PodFailing")
+    assert "exceeded quota: pods" in bench.message(SESSIONS, "chat")
+    bench.api.before = lambda *_: None
+    await bench.advance(60)
+    assert bench.api.find(PODS, "chat-session") is not None
+    assert bench.condition(SESSIONS, "chat", "Stalled") is None
+
+
+async def test_an_api_server_that_fails_at_times_only_delays(bench: Bench) -> None:
+    dice = random.Random(7)
+
+    def flaky(*_: object) -> None:
+        if dice.random() < 0.3:
+            raise UnavailableError("try later")
+
+    bench.api.before = flaky
+    bench.session()
+    await bench.advance(1200)
+    bench.kubelet()
+    await bench.advance(600)
+    assert bench.condition(SESSIONS, "chat") == ("True", "Ready")
+
+
+async def test_a_volume_that_was_deleted_is_not_replaced_in_silence(bench: Bench) -> None:
+    await bench.running()
+    bench.api.remove(CLAIMS, NAMESPACE, "chat-state")
+    bench.pod_is_gone()
+    await bench.advance(1)
+    events = [m for (kind, _, _), m in bench.api.objects.items() if kind is EVENTS]
+    assert "VolumeLost" in {event["reason"] for event in events}
+    assert bench.api.find(PODS, "chat-session") is not None
