@@ -7,7 +7,7 @@ annotation. Only async ones: a synchronous handler would take a thread for each 
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import kopf
 
@@ -77,4 +77,13 @@ def settings() -> kopf.OperatorSettings:
 
 async def watch(told: Told, stop: asyncio.Event) -> None:
     """Tells of events until `stop` is set, or until SIGTERM or SIGINT, which kopf takes over."""
-    await kopf.operator(registry=registry(told), settings=settings(), standalone=True, clusterwide=True, stop_flag=stop)
+    await kopf.operator(
+        registry=registry(told),
+        settings=settings(),
+        standalone=True,
+        clusterwide=True,
+        identity=cast(
+            Any, "tenure"
+        ),  # unused without peering; by default kopf asks for a user name, and a pod has none
+        stop_flag=stop,
+    )
