@@ -5,17 +5,16 @@ Nothing here needs a pod: manifests are only tried (`--dry-run=server`), or appl
 
 import copy
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import yaml
 
 from harness import manifests
-from harness.kube import Kube, KubectlError, Manifest, eventually
-from harness.tenure import ROOT, Place
-from tenure_api.crdgen import KINDS, render
-from tenure_api.names import API_VERSION, GROUP, KEY_LABEL, SESSION_LABEL
+from harness.kube import Kube, KubectlError, Manifest
+from harness.tenure import Place
+from tenure_api.crdgen import KINDS
+from tenure_api.names import API_VERSION
 
 URL = "http://model.example.com/v1"
 
@@ -301,148 +300,3 @@ def test_whose_session_it_is_cannot_be_changed(place: Place, path: tuple[str, ..
     with pytest.raises(KubectlError, match=sentence):
         attempt(place.kube, session(*path, value=value, name="fixed"))
     attempt(place.kube, session("expiresAt", value="2030-01-01T00:00:00Z", name="fixed"))
-
-
-# --- server-side apply ---------------------------------------------------------------------------------------------
-
-
-def as_manager(kube: Kube, manager: str, manifest: Manifest, *options: str) -> None:
-    """Applies server-side under the name of a field manager."""
-    text = yaml.safe_dump(manifest)
-    kube.run("apply", "--server-side", "--field-manager", manager, *options, "-f", "-", stdin=text)
-
-
-def test_two_appliers_share_the_conditions_of_an_object(place: Place) -> None:
-    """Conditions merge by type: who applies one does not remove or take over that of another."""
-    place.kube.apply(agent(name="shared"))
-    identity = {"apiVersion": API_VERSION, "kind": "Agent", "metadata": {"name": "shared"}}
-
-    def condition(type_: str) -> Manifest:
-        conditions = [{"type": type_, "status": "True", "reason": "Test", "message": ""}]
-        return {**identity, "status": {"conditions": conditions}}
-
-    as_manager(place.kube, "first", condition("Checked"), "--subresource=status")
-    as_manager(place.kube, "second", condition("Approved"), "--subresource=status")
-    found = {c["type"] for c in place.kube.get("agent", "shared")["status"]["conditions"]}
-    assert {"Checked", "Approved"} <= found
-
-
-def test_two_appliers_of_one_class_conflict_and_the_list_is_merged_by_name(place: Place) -> None:
-    as_manager(place.kube, "first", policy(name="merged"))
-    with pytest.raises(KubectlError, match=r'conflict with "first".*\.spec\.classes\[name="transcript"\]\.maxCount'):
-        as_manager(
-            place.kube, "second", policy("classes", value=[{"name": "transcript", "maxCount": 9}], name="merged")
-        )
-    as_manager(
-        place.kube, "second", policy("classes", value=[{"name": "transcript", "maxAgeSeconds": 60}], name="merged")
-    )
-    (merged,) = place.kube.get("memorypolicy", "merged")["spec"]["classes"]
-    assert merged == {"name": "transcript", "maxCount": 3, "maxAgeSeconds": 60}
-
-
-def test_fallbacks_are_replaced_as_a_whole_since_their_order_counts(place: Place) -> None:
-    as_manager(place.kube, "first", agent(fallbacks=[{"name": "a"}, {"name": "b"}], name="ordered"))
-    as_manager(place.kube, "first", agent(fallbacks=[{"name": "b"}], name="ordered"))
-    assert place.kube.get("agent", "ordered")["spec"]["model"]["fallbacks"] == [{"name": "b"}]
-
-
-# --- the definitions themselves ------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def foreign_group(place: Place) -> Iterator[str]:
-    """The definitions under another group, so that those of the installed chart are left alone."""
-    group = f"copy.{GROUP}"
-    yield group
-    for kind in KINDS:
-        place.kube.delete("crd", f"{kind.plural}.{group}")
-
-
-def test_the_definitions_can_be_applied_client_side_and_then_server_side(place: Place, foreign_group: str) -> None:
-    """The API server accepts schemas and rules (structure, cost of CEL), and the objects fit into an annotation."""
-    text = "\n---\n".join(render(kind).replace(GROUP, foreign_group) for kind in KINDS)
-    place.kube.run("apply", "-f", "-", stdin=text)
-    place.kube.run("apply", "--server-side", "-f", "-", stdin=text)
-    for kind in KINDS:
-        name = f"{kind.plural}.{foreign_group}"
-        place.kube.run("wait", "--for=condition=Established", f"crd/{name}", "--timeout=30s")
-        conditions = {c["type"]: c for c in place.kube.get("crd", name)["status"]["conditions"]}
-        assert "NonStructuralSchema" not in conditions
-        assert conditions["NamesAccepted"]["status"] == "True"
-
-
-def test_the_committed_definitions_differ_in_nothing_from_the_installed_ones(place: Place) -> None:
-    text = "\n---\n".join((ROOT / "crds" / f"{kind.plural}.yaml").read_text() for kind in KINDS)
-    tried = json.loads(
-        place.kube.run(
-            "apply", "--server-side", "--force-conflicts", "--dry-run=server", "-o", "json", "-f", "-", stdin=text
-        )
-    )
-    for item in tried["items"]:
-        assert item["spec"] == place.kube.get("crd", item["metadata"]["name"])["spec"]
-
-
-@pytest.mark.parametrize("word", ["agents", "agent", "ag", "agentsessions", "ags", "memorypolicies", "mp", "tenure"])
-def test_kubectl_knows_each_name_and_none_means_another_kind(place: Place, word: str) -> None:
-    place.kube.apply(policy(name="named"), agent(name="named"))
-    found = {item["kind"] for item in json.loads(place.kube.run("get", word, "-o", "json"))["items"]}
-    wanted = {"a": {"Agent"}, "m": {"MemoryPolicy"}, "t": {"Agent", "MemoryPolicy"}}
-    if "ses" in word or word == "ags":
-        assert found <= {"AgentSession"}
-    else:
-        assert wanted[word[0]] <= found
-        assert word == "tenure" or found == wanted[word[0]]
-
-
-# --- data keys -----------------------------------------------------------------------------------------------------
-
-
-def data_key(name: str) -> Manifest:
-    """A Secret such as the operator makes it for a session, save that nothing owns it."""
-    labels = {KEY_LABEL: "true", SESSION_LABEL: "chat-1"}
-    return {
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "metadata": {"name": name, "labels": labels},
-        "immutable": True,
-        "stringData": {"data-key": "of no use"},
-    }
-
-
-@pytest.fixture
-def key(place: Place) -> Iterator[str]:
-    """A data key, taken away afterwards in the name of the garbage collector."""
-    place.kube.apply(data_key("chat-1-key"))
-    yield "chat-1-key"
-    place.kube.acting_as("system:serviceaccount:kube-system:generic-garbage-collector").delete("secret", "chat-1-key")
-
-
-@pytest.mark.parametrize("how", [("secret", "chat-1-key"), ("secrets", "--all")])
-def test_an_administrator_cannot_delete_a_data_key_and_is_told_what_to_delete(
-    place: Place, key: str, how: tuple[str, str]
-) -> None:
-    def refused() -> bool:  # a policy takes effect a moment after it was made
-        with pytest.raises(KubectlError) as refusal:
-            place.kube.run("delete", *how, "--dry-run=server")
-        said = str(refusal.value)
-        assert "holds the data key of AgentSession chat-1, without which the session can never be read again" in said
-        assert f"kubectl delete agentsession -n {place.name} chat-1" in said
-        return True
-
-    eventually(refused, 30)
-    with pytest.raises(KubectlError):
-        place.kube.run("delete", *how)
-    assert place.kube.find("secret", key)
-
-
-def test_other_secrets_are_deleted_as_ever(place: Place, key: str) -> None:
-    place.kube.run("create", "secret", "generic", "other")
-    place.kube.run("delete", "secret", "other")
-    assert place.kube.find("secret", key)
-
-
-def test_the_namespace_of_a_data_key_can_be_deleted(place: Place) -> None:
-    name = f"{place.name}-gone"
-    place.kube.apply(manifests.namespace(name))
-    place.kube.within(name).apply(data_key("chat-1-key"))
-    place.kube.run("delete", "namespace", name, "--timeout=60s")
