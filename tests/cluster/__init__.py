@@ -8,15 +8,25 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 
-from . import external, kind
+from . import external, kind, local
 from .images import DEFAULT_TAG
-from .local import preflight
+from .local import Local, preflight
 from .local.layout import RECORD
-from .local.provider import Local
 from .provider import Candidate, Info, Provider, choose
-from .shell import ClusterError
+from .shell import ClusterError, say
 
-__all__ = ["ClusterError", "Info", "build_images", "down", "environment", "info", "load", "provider", "up"]
+__all__ = [
+    "ClusterError",
+    "Info",
+    "build_binaries",
+    "build_images",
+    "down",
+    "environment",
+    "info",
+    "load",
+    "provider",
+    "up",
+]
 
 EXTERNAL = Candidate("external", external.refusal, external.External)
 KIND = Candidate("kind", kind.refusal, kind.Kind)
@@ -58,6 +68,15 @@ def load(*names: str) -> None:
 
 def build_images(names: Sequence[str] = (), tag: str = DEFAULT_TAG) -> None:
     provider().build(names, tag)
+
+
+def build_binaries() -> None:
+    """The local cluster's programs, for tests that need helm but no cluster. Elsewhere people have their own helm."""
+    reason = preflight.refusal()
+    if reason is None:
+        local.build_binaries()
+    else:
+        say(f"no programs are built here: a local cluster is not possible, for {reason}")
 
 
 def environment(found: Info, path: str | None = None) -> Mapping[str, str]:

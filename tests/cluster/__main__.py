@@ -7,9 +7,9 @@ import json
 import shlex
 import sys
 
-from . import build_images, down, environment, info, load, up
+from . import build_binaries, build_images, down, environment, info, load, up
 from .images import DEFAULT_TAG, TABLE
-from .shell import ClusterError
+from .shell import ClusterError, say
 
 
 def parser() -> argparse.ArgumentParser:
@@ -24,14 +24,17 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("names", nargs="*", metavar="NAME", help=", ".join(image.name for image in TABLE))
     verb.add_argument("--tag", default=DEFAULT_TAG)
     verb = verbs.add_parser("load", help="bring images into every node")
-    verb.add_argument("images", nargs="+", metavar="IMAGE")
+    verb.add_argument("images", nargs="*", metavar="IMAGE", help="default: all that build-images builds")
+    verb.add_argument("--tag", default=DEFAULT_TAG, help="the tag of those that are loaded by default")
+    verbs.add_parser("binaries", help="build the local cluster's programs (helm among them) where there can be one")
     return top
 
 
 def execute(arguments: argparse.Namespace) -> None:
     match arguments.verb:
         case "up":
-            up(arguments.nodes)
+            found = up(arguments.nodes)
+            say(f"{found.provider} cluster is up: {', '.join(found.nodes)}; KUBECONFIG={found.kubeconfig}")
         case "down":
             down()
         case "env":
@@ -43,7 +46,9 @@ def execute(arguments: argparse.Namespace) -> None:
         case "build-images":
             build_images(arguments.names, arguments.tag)
         case "load":
-            load(*arguments.images)
+            load(*(arguments.images or [image.tagged(arguments.tag) for image in TABLE]))
+        case "binaries":
+            build_binaries()
 
 
 def main() -> int:

@@ -69,7 +69,7 @@ def _bring_up(record: Record | None, count: int) -> Record:
     network.set_sysctls()
     network.ensure_bridge()
     _write_keys(state)
-    say("starting etcd and the API server")
+    say("starting what is not running")
     _start(record, "etcd", control_plane.etcd(state))
     _start(record, "kube-apiserver", control_plane.api_server(state))
     nodes = [state.node(number) for number in range(1, max(count, len(record.nodes)) + 1)]
@@ -96,7 +96,6 @@ def _bring_up(record: Record | None, count: int) -> Record:
         wait_for(node.name, partial(api.node_ready, node.name), 90, str(state.logs))
         say(f"{node.name} ready")
     wait_for("CoreDNS", lambda: api.deployment_available("kube-system", "coredns"), 90, str(state.logs))
-    say(f"cluster ready; kubeconfig {state.admin_kubeconfig}")
     return record
 
 

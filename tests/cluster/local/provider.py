@@ -11,7 +11,7 @@ from .. import images
 from ..paths import cache
 from ..provider import Info
 from ..shell import ClusterError, say
-from . import lifecycle, node_images, preflight, teardown
+from . import binaries, lifecycle, node_images, preflight, teardown
 from .dockerd import PrivateEngine
 from .layout import Record, State
 
@@ -28,6 +28,13 @@ def _lock() -> Iterator[None]:
             say("waiting for another command that works on the cluster")
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def build_binaries() -> None:
+    with _lock():
+        if not binaries.ready():
+            preflight.install(preflight.missing_packages())
+            binaries.ensure()
 
 
 class Local:
