@@ -207,7 +207,9 @@ class Cluster:
                 parsed = json.loads(await response.read())
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             raise ClusterUnavailable(f"the API server does not answer: {type(error).__name__}") from None
-        return response.status, parsed if isinstance(parsed, dict) else {}
+        if not isinstance(parsed, dict):
+            raise ClusterUnavailable("what answers is not the API server")
+        return response.status, parsed
 
     async def _send(
         self,

@@ -1,7 +1,7 @@
 """The process `tenure-gateway`: its settings, its servers, and its end.
 
 On SIGTERM `/readyz` turns to 503, while requests are served on for the drain delay, because endpoints lag behind;
-answers then close their connections. After that the port is closed and requests in flight may end within the drain time.
+answers then close their connections. After that the port is closed and requests in flight may end in the drain time.
 """
 
 import asyncio

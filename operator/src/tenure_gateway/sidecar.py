@@ -41,8 +41,8 @@ class BrokenError(Exception):
     """The sidecar could not be reached, went away, or is not ready; asking again may help."""
 
 
-class StaleAddressError(BrokenError):
-    """Another session's sidecar has answered: the address is no longer that of this session."""
+class UnreachableError(BrokenError):
+    """Nothing was sent: nobody answers at the address, or somebody else does, for it is another session's by now."""
 
 
 class Batch(NamedTuple):
@@ -133,6 +133,8 @@ class Sidecars:
                         if batch.turn is not None:
                             return
                 raise BrokenError("the stream ended before the turn did")
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            raise UnreachableError(type(error).__name__) from None
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise BrokenError(type(error).__name__) from None
 
@@ -184,7 +186,7 @@ def decode(lines: list[bytes]) -> Batch:
 def _refusal(status: int, data: bytes) -> Exception:
     """What an answer other than success means."""
     if status in (401, 421):
-        return StaleAddressError("the address belongs to another session")
+        return UnreachableError("the address belongs to another session")
     if status in (502, 503, 504):
         return BrokenError(f"the sidecar answers {status}")
     try:

@@ -17,7 +17,7 @@ from tenure_gateway.directory import Directory
 from tenure_gateway.faults import Fault, NotReady, TurnInterrupted, TurnTimeout
 from tenure_gateway.ids import Key
 from tenure_gateway.metrics import Metrics
-from tenure_gateway.sidecar import BrokenError, Sidecars, StaleAddressError, Target
+from tenure_gateway.sidecar import BrokenError, Sidecars, Target, UnreachableError
 
 T = TypeVar("T")
 
@@ -46,15 +46,13 @@ class _Patience:
     """How long one request still waits for a pod, and the pauses between its attempts."""
 
     def __init__(self, hold: float, clock: Callable[[], float]) -> None:
-        self._hold = hold
         self._clock = clock
         self._pause = _FIRST_PAUSE
         self.deadline = clock() + hold
 
-    def renew(self) -> None:
-        """The pod has answered: should it break, the wait begins anew."""
-        self.deadline = self._clock() + self._hold
-        self._pause = _FIRST_PAUSE
+    def extend(self, seconds: float) -> None:
+        """Gives back the time in which a pod had the turn: a model may think for long before its first word."""
+        self.deadline += seconds
 
     def pause(self) -> float:
         """Seconds until the next attempt; 0 when patience is at its end."""
@@ -104,6 +102,7 @@ class Turns:
             if clock() >= end:
                 raise TurnTimeout
             target = await self._target(session, subject, patience.deadline, perhaps)
+            began = clock()
             try:
                 async with aclosing(self._sidecars.turn(target, body, end - clock())) as batches:
                     async for batch in batches:
@@ -112,7 +111,6 @@ class Turns:
                         if not started:
                             started = True
                             yield Progress("", None)
-                        patience.renew()
                         if pass_on and batch.texts:
                             passed = True
                             yield Progress("".join(batch.texts), batch.turn)
@@ -124,7 +122,10 @@ class Turns:
                 if passed:
                     raise TurnInterrupted from None
                 # Broken off after it was sent, it may be on disk, or not.
-                perhaps = perhaps or not isinstance(error, StaleAddressError)
+                if not isinstance(error, UnreachableError):
+                    # Sent and broken off, it may be on disk, or not. While a pod had it, nobody waited for one.
+                    perhaps = True
+                    patience.extend(clock() - began)
                 await self._wait(session, patience, perhaps, error)
 
     async def recorded(self, session: Key, subject: str, turn: str) -> Turn | None:

@@ -1,0 +1,176 @@
+"""The directory under every order of lists, events and answers; and waiting in it."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from tenure_gateway.directory import Directory, SessionView, Table, agent_view, session_view
+from tenure_gateway.faults import NotReady, SessionGone, SessionStalled
+from tenure_gateway.ids import Key
+
+Object = dict[str, Any]
+KEY = Key("ns", "s")
+
+
+def session(version: int = 1, name: str = "s", **status: Any) -> Object:
+    metadata = {"namespace": "ns", "name": name, "uid": f"u-{name}", "resourceVersion": str(version)}
+    return {
+        "metadata": {**metadata, "creationTimestamp": "2026-11-24T00:00:00Z"},
+        "spec": {"agentRef": {"name": "a"}, "subject": "alice"},
+        "status": status,
+    }
+
+
+def condition(kind: str, status: str, message: str = "") -> Object:
+    return {"type": kind, "status": status, "reason": "Because", "message": message}
+
+
+READY: Object = {"podIP": "10.0.0.1", "conditions": [condition("Ready", "True")]}
+
+
+class AnyOrder(RuleBasedStateMachine):
+    """A server whose watch lags behind, and a table that also hears answers: at the end of the watch it knows all."""
+
+    @initialize()
+    def start(self) -> None:
+        self.version = 10
+        self.server: dict[str, Object] = {}
+        self.events: list[tuple[str, Object]] = []
+        self.answers: list[Object] = []
+        self.table = Table(session_view)
+        self.table.replace([], self.version)
+
+    names = st.sampled_from(["a", "b"])
+
+    @rule(name=names)
+    def write(self, name: str) -> None:
+        self.version += 1
+        self.server[name] = session(self.version, name)
+        self.events.append(("put", self.server[name]))
+        self.answers.append(self.server[name])
+
+    @rule(name=names)
+    def delete(self, name: str) -> None:
+        if self.server.pop(name, None) is not None:
+            self.version += 1
+            self.events.append(("forget", session(self.version, name)))
+
+    @rule()
+    def watch(self) -> None:
+        if self.events:
+            what, obj = self.events.pop(0)
+            getattr(self.table, what)(obj)
+
+    @rule(data=st.data())
+    def answer(self, data: st.DataObject) -> None:
+        if self.answers:
+            obj = data.draw(st.sampled_from(self.answers))
+            assert self.table.offer(obj).version >= int(obj["metadata"]["resourceVersion"])
+
+    @rule()
+    def list_again(self) -> None:
+        self.events.clear()
+        self.table.replace(list(self.server.values()), self.version)
+
+    @invariant()
+    def at_the_end_of_the_watch_it_knows_all(self) -> None:
+        if hasattr(self, "table") and not self.events:
+            known = {row.key.name: row.version for row in self.table}
+            assert known == {name: int(obj["metadata"]["resourceVersion"]) for name, obj in self.server.items()}
+
+
+TestAnyOrder = AnyOrder.TestCase
+
+
+def test_only_a_ready_session_has_an_address() -> None:
+    assert session_view(session(**READY)).address == "10.0.0.1"
+    assert session_view(session(podIP="10.0.0.1", conditions=[condition("Ready", "False")])).address is None
+    assert session_view(session()).address is None
+
+
+@pytest.mark.parametrize("annotation", ["{", "[]", "3", '{"a": 3}'])
+def test_spoilt_metadata_is_no_metadata(annotation: str) -> None:
+    obj = session()
+    obj["metadata"]["annotations"] = {"tenure.dev/metadata": annotation}
+    assert session_view(obj).metadata == {}
+
+
+@pytest.mark.parametrize(
+    ("conditions", "blocked"),
+    [
+        ([], None),
+        ([condition("Ready", "True")], None),
+        ([condition("Ready", "Unknown")], None),
+        ([condition("Ready", "False", "no Secret"), condition("Reconciling", "True")], None),
+        ([condition("Ready", "False", "no Secret")], "no Secret"),
+        ([condition("Ready", "False"), condition("Stalled", "True")], "Because"),
+    ],
+)
+def test_an_agent_is_blocked_only_when_it_will_not_mend_itself(conditions: list[Object], blocked: str | None) -> None:
+    metadata = {"namespace": "ns", "name": "a", "resourceVersion": "1", "creationTimestamp": "2026-11-24T00:00:00Z"}
+    assert agent_view({"metadata": metadata, "status": {"conditions": conditions}}).blocked == blocked
+
+
+async def soon() -> float:
+    return asyncio.get_running_loop().time() + 5
+
+
+async def test_a_ready_session_is_there_at_once() -> None:
+    directory = Directory()
+    directory.sessions.put(session(**READY))
+    view, address = await directory.ready_session(KEY, 0)
+    assert (view.uid, address) == ("u-s", "10.0.0.1")
+
+
+async def test_all_who_wait_hear_that_it_is_ready() -> None:
+    directory = Directory()
+    directory.sessions.put(session())
+    waiting = [asyncio.create_task(directory.ready_session(KEY, await soon())) for _ in range(3)]
+    await asyncio.sleep(0)
+    directory.sessions.put(session(2, conditions=[condition("Ready", "False")]))
+    await asyncio.sleep(0)
+    directory.sessions.put(session(3, **READY))
+    assert [address for _, address in await asyncio.gather(*waiting)] == ["10.0.0.1"] * 3
+    assert directory.sessions._waiters == {}
+
+
+@pytest.mark.parametrize(
+    ("ending", "fault"),
+    [
+        (lambda sessions: sessions.forget(session(5)), SessionGone),
+        (lambda sessions: sessions.replace([], 5), SessionGone),
+        (lambda sessions: sessions.put(session(5, conditions=[condition("Stalled", "True", "m")])), SessionStalled),
+    ],
+)
+async def test_who_waits_hears_that_it_is_gone_or_stalled(
+    ending: Callable[[Table[SessionView]], None], fault: type[Exception]
+) -> None:
+    directory = Directory()
+    directory.sessions.put(session())
+    waiting = asyncio.create_task(directory.ready_session(KEY, await soon()))
+    await asyncio.sleep(0)
+    ending(directory.sessions)
+    with pytest.raises(fault):
+        await waiting
+
+
+async def test_at_the_deadline_it_says_why_not() -> None:
+    directory = Directory()
+    directory.sessions.put(session(conditions=[condition("Ready", "False", "no node has room")]))
+    with pytest.raises(NotReady) as caught:
+        await directory.ready_session(KEY, 0)
+    assert caught.value.message == "no node has room"
+
+
+async def test_who_no_longer_waits_leaves_nothing_behind() -> None:
+    directory = Directory()
+    directory.sessions.put(session())
+    waiting = asyncio.create_task(directory.ready_session(KEY, await soon()))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    assert directory.sessions._waiters == {}

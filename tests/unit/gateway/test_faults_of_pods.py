@@ -1,0 +1,197 @@
+"""What a client sees of a pod that starts late, dies, or is somewhere else."""
+
+import asyncio
+import time
+
+import openai
+import pytest
+from openai import AsyncOpenAI
+from prometheus_client import generate_latest
+
+from tenure_gateway.ids import Key
+from unit.gateway.doubles import Pod
+from unit.gateway.world import World, until
+
+SHORT = pytest.mark.parametrize("world", [{"hold_seconds": 0.3}], indirect=True)
+
+
+async def ask(client: AsyncOpenAI, text: str = "hello") -> str:
+    return (await client.responses.create(conversation="shop/mine", input=text)).output_text
+
+
+async def streamed(client: AsyncOpenAI) -> tuple[str, list[str]]:
+    """The text that a stream brought, and the kinds of its events."""
+    text = ""
+    kinds: list[str] = []
+    stream = await client.responses.create(conversation="shop/mine", input="hello", stream=True)
+    async for event in stream:
+        kinds.append(event.type)
+        if event.type == "response.output_text.delta":
+            text += event.delta
+    return text, kinds
+
+
+async def test_a_request_is_held_until_the_session_is_ready(client: AsyncOpenAI, world: World) -> None:
+    key = world.session("mine", ready=False)
+    asking = asyncio.create_task(ask(client))
+    await until(lambda: "held 1.0" in metrics(world))
+    world.revive(key)
+    assert await asking == "hello"
+
+
+def metrics(world: World) -> str:
+    return generate_latest(world.gateway.metrics.registry).decode()
+
+
+@SHORT
+async def test_a_session_that_does_not_become_ready_is_answered_with_its_reason(
+    client: AsyncOpenAI, world: World
+) -> None:
+    world.cluster.starting(world.session("mine", ready=False), "no node has room")
+    with pytest.raises(openai.InternalServerError, match="no node has room") as error:
+        await ask(client)
+    assert (error.value.status_code, error.value.code) == (503, "session_not_ready")
+    assert error.value.response.headers["retry-after"] == "10"
+    assert "x-should-retry" not in error.value.response.headers
+
+
+async def test_a_stalled_session_is_answered_at_once(client: AsyncOpenAI, world: World) -> None:
+    key = world.session("mine", ready=False)
+    conditions = [{"type": "Stalled", "status": "True", "reason": "KeyLost", "message": "restore Secret mine-key"}]
+    world.cluster.set_status(key, {"conditions": conditions})
+    with pytest.raises(openai.InternalServerError, match="restore Secret mine-key") as error:
+        await ask(client)
+    assert (error.value.status_code, error.value.code) == (503, "session_stalled")
+    assert error.value.response.headers["x-should-retry"] == "false"
+
+
+@pytest.mark.parametrize("trouble", ["before", "after", "restart first"])
+async def test_a_pod_that_breaks_before_text_was_passed_on_is_not_seen(
+    client: AsyncOpenAI, world: World, trouble: str
+) -> None:
+    pod = world.pod(world.session("mine"))
+    pod.breaks = [trouble]
+    assert (await streamed(client))[0] == "hello"
+    assert len({request.turn for request in pod.requests}) == 1
+
+
+@pytest.mark.parametrize("trouble", ["before", "after", "middle", "restart"])
+async def test_an_answer_that_is_not_streamed_survives_everything(
+    client: AsyncOpenAI, world: World, trouble: str
+) -> None:
+    pod = world.pod(world.session("mine"))
+    pod.breaks = [trouble]
+    assert await ask(client) == "hello"
+    assert len({request.turn for request in pod.requests}) == 1
+
+
+@pytest.mark.parametrize("trouble", ["middle", "restart"])
+async def test_a_pod_that_breaks_after_text_was_passed_on_ends_the_stream_with_an_error(
+    client: AsyncOpenAI, world: World, trouble: str
+) -> None:
+    world.pod(world.session("mine")).breaks = [trouble]
+    text, kinds = await streamed(client)
+    assert text == "h"
+    assert kinds[-1] == "error"
+    assert "response.completed" not in kinds
+
+
+async def test_broken_chunks_end_with_an_error_too(client: AsyncOpenAI, world: World) -> None:
+    world.pod(world.session("mine")).breaks = ["middle"]
+    stream = await client.chat.completions.create(
+        model="shop/helper",
+        messages=[{"role": "user", "content": "hello"}],
+        stream=True,
+        extra_headers={"X-Tenure-Session": "shop/mine"},
+    )
+    with pytest.raises(openai.APIError, match="completes by itself"):
+        [chunk async for chunk in stream]
+
+
+async def test_a_turn_moves_to_the_new_pod_when_the_old_one_is_gone(client: AsyncOpenAI, world: World) -> None:
+    key = world.session("mine")
+    world.kill(key)
+    asking = asyncio.create_task(ask(client))
+    await until(lambda: "sidecar_retries_total 0.0" not in metrics(world))
+    world.cluster.starting(key)
+    world.revive(key)
+    assert await asking == "hello"
+
+
+async def test_an_address_that_is_another_sessions_by_now_gives_away_nothing(client: AsyncOpenAI, world: World) -> None:
+    mine, other = world.session("mine"), world.session("other", subject="bob")
+    stale = world.address(mine)
+    stranger = world.sidecars.pods[stale] = Pod("uid-other", world.volumes[other], world.speech)
+    asking = asyncio.create_task(ask(client))
+    await until(lambda: "sidecar_retries_total 0.0" not in metrics(world))
+    world.revive(mine)
+    assert await asking == "hello"
+    assert stranger.requests == []
+
+
+@SHORT
+async def test_a_pod_that_never_answers_is_given_up_and_the_turn_not_sent_twice(
+    client: AsyncOpenAI, world: World
+) -> None:
+    key = world.session("mine")
+    world.pod(key).breaks = ["after"] * 1000
+    began = time.monotonic()
+    with pytest.raises(openai.InternalServerError, match="completes by itself") as error:
+        await ask(client)
+    assert error.value.code == "session_not_ready"
+    assert error.value.response.headers["x-should-retry"] == "false"
+    assert time.monotonic() - began >= 0.3
+    assert len({request.turn for request in world.pod(key).requests}) == 1
+
+
+async def test_a_busy_session_is_a_locked_conversation(client: AsyncOpenAI, world: World) -> None:
+    world.pod(world.session("mine")).refusals = [(409, "session_busy")]
+    with pytest.raises(openai.ConflictError) as error:
+        await ask(client)
+    assert error.value.code == "conversation_locked"
+
+
+async def test_a_session_deleted_while_a_request_is_held_is_not_found(client: AsyncOpenAI, world: World) -> None:
+    key = world.session("mine", ready=False)
+    asking = asyncio.create_task(ask(client))
+    await until(lambda: "held 1.0" in metrics(world))
+    world.cluster.remove("agentsessions", key)
+    with pytest.raises(openai.NotFoundError):
+        await asking
+
+
+async def test_a_client_that_goes_away_is_not_waited_for(client: AsyncOpenAI, world: World) -> None:
+    world.session("mine", ready=False)
+    asking = asyncio.create_task(ask(client))
+    await until(lambda: "held 1.0" in metrics(world))
+    asking.cancel()
+    await until(lambda: "held 0.0" in metrics(world))
+
+
+async def test_a_session_of_an_agent_that_cannot_start_any_is_not_made(client: AsyncOpenAI, world: World) -> None:
+    world.cluster.agent(Key("shop", "broken"), ready=False, message="Secret llm-key not found")
+    await until(lambda: world.gateway.directory.agents.get(Key("shop", "broken")))
+    with pytest.raises(openai.InternalServerError, match="Secret llm-key not found"):
+        await client.responses.create(model="shop/broken", input="a")
+    assert world.sessions == {}
+
+
+@SHORT
+async def test_a_session_whose_id_no_client_has_learnt_is_deleted(client: AsyncOpenAI, world: World) -> None:
+    world.cluster.on_create = lambda obj: None
+    with pytest.raises(openai.InternalServerError):
+        await client.responses.create(model="shop/helper", input="a")
+    await world.gateway.sessions.settle()
+    assert world.sessions == {}
+
+
+async def test_a_session_that_another_replica_has_just_made_is_asked_for(client: AsyncOpenAI, world: World) -> None:
+    key = world.session("mine")
+    table = world.gateway.directory.sessions
+    await until(lambda: table.get(key) is not None and table.get(key).address)  # type: ignore[union-attr]
+    view = table.get(key)
+    assert view is not None
+    table._seen = 0  # as if the watch had not come so far
+    table.drop(view)
+    assert await ask(client) == "hello"
+    assert world.cluster.gets == 1
