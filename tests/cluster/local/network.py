@@ -5,6 +5,8 @@ Everything here has its undoing in `teardown.py`.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..shell import run, succeeds
@@ -49,6 +51,24 @@ def set_sysctls() -> None:
 def nft_tables() -> list[str]:
     listed = run(["nft", "list", "tables"])
     return [line.removeprefix("table ").strip() for line in listed.splitlines()]
+
+
+def remove_host_ports(tables_before: Sequence[str]) -> None:
+    """Takes the chains of CNI's `portmap` out of `ip nat`: it leaves them, and the table that it may have made."""
+    if "ip nat" not in nft_tables():
+        return
+    listed = json.loads(run(["nft", "-j", "list", "table", "ip", "nat"]))["nftables"]
+    chains = [entry["chain"]["name"] for entry in listed if "chain" in entry]
+    rules = [entry["rule"] for entry in listed if "rule" in entry]
+    ours = [name for name in chains if name.startswith("CNI-")]
+    jumps = [r for r in rules if r["chain"] not in ours and '"target": "CNI-' in json.dumps(r["expr"])]
+    lines = [f"delete rule ip nat {rule['chain']} handle {rule['handle']}" for rule in jumps]
+    lines += [f"flush chain ip nat {name}" for name in ours]
+    lines += [f"delete chain ip nat {name}" for name in ours]
+    if "ip nat" not in tables_before and all(r in jumps or r["chain"] in ours for r in rules):
+        lines = ["delete table ip nat"]
+    if lines:
+        run(["nft", "-f", "-"], stdin="\n".join(lines) + "\n")
 
 
 def ensure_bridge() -> None:

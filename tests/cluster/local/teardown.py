@@ -88,6 +88,7 @@ def _clear_network(record: Record, nodes: Iterable[Node]) -> None:
     for table in (MASQUERADE_TABLE, NETPOL_TABLE, *KUBE_PROXY_TABLES):
         if table not in record.nft_tables:
             succeeds(["nft", "delete", "table", *table.split()])
+    network.remove_host_ports(record.nft_tables)
 
 
 def mounts_below(roots: Iterable[Path], mounts: str) -> list[str]:
