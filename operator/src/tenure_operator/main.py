@@ -71,7 +71,7 @@ class Process:
         self._starting = False
         working = asyncio.create_task(operator.run())
         await asyncio.sleep(0.1)  # the workers must run before kopf does, which ends all tasks that begin after it
-        watching = asyncio.create_task(watch.watch(operator.told, self._stop))
+        watching = asyncio.create_task(watch.watch(operator.told))
         try:
             await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
             for task in (working, watching):
@@ -116,7 +116,8 @@ def main() -> None:
     except InvalidSettingsError as error:
         sys.exit(f"tenure-operator: {error}")
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("kopf").setLevel(logging.WARNING)
+    for chatty in ("kopf", "httpx", "httpcore"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
 
     async def run() -> None:
         await Process(settings).run()

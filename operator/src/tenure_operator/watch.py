@@ -5,7 +5,6 @@ daemons and timers put a finalizer on each object, and its state-changing handle
 annotation. Only async ones: a synchronous handler would take a thread for each object.
 """
 
-import asyncio
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -75,8 +74,8 @@ def settings() -> kopf.OperatorSettings:
     return found
 
 
-async def watch(told: Told, stop: asyncio.Event) -> None:
-    """Tells of events until `stop` is set, or until SIGTERM or SIGINT, which kopf takes over."""
+async def watch(told: Told) -> None:
+    """Tells of events until it is cancelled, or until SIGTERM or SIGINT, which kopf takes over."""
     await kopf.operator(
         registry=registry(told),
         settings=settings(),
@@ -85,5 +84,4 @@ async def watch(told: Told, stop: asyncio.Event) -> None:
         identity=cast(
             Any, "tenure"
         ),  # unused without peering; by default kopf asks for a user name, and a pod has none
-        stop_flag=stop,
     )

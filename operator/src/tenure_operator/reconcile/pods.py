@@ -12,6 +12,9 @@ from tenure_operator.reconcile.verdict import Verdict, ready, stalled, waiting
 PATIENCE_SECONDS = 5.0
 """How long scheduling and provisioning may take before it is told as a problem; both pass by in any normal start."""
 
+TOO_MANY_RESTARTS = 2
+"""A container that exits once may have had bad luck; the kubelet backs off from the second time."""
+
 READY = ready("The session takes turns.")
 
 
@@ -22,6 +25,7 @@ def starting(pod: Manifest) -> Verdict:
 
 
 _PULL = ("ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "ImageInspectError")
+_NEVER_STARTED = ("StartError", "ContainerCannotRun")
 _START = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError", "PostStartHookError")
 
 
@@ -99,22 +103,22 @@ def _statuses(pod: Manifest, which: str) -> list[Manifest]:
 
 
 def _container_problems(pod: Manifest) -> Iterator[Verdict]:
-    """Sentences without counters and times, so that a retry of the kubelet is not a new sentence."""
+    """Sentences without counters and times, so that another try of the kubelet is not another sentence."""
     name = pod["metadata"]["name"]
     for status in (*_statuses(pod, "initContainerStatuses"), *_statuses(pod, "containerStatuses")):
-        held = status.get("state", {}).get("waiting", {})
-        reason, container = held.get("reason"), f"container {status['name']} of pod {name}"
-        if reason in _PULL:
+        waiting_for = status.get("state", {}).get("waiting", {})
+        last = status.get("lastState", {}).get("terminated", {})
+        container = f"container {status['name']} of pod {name}"
+        if waiting_for.get("reason") in _PULL:
             fix = "Check the image's name, and the pull secrets of the agent's ServiceAccount."
             yield stalled(Reason.POD_FAILING, f"The image {status['image']} of {container} cannot be pulled. {fix}")
-        elif reason in _START:
-            said = held.get("message", "").strip() or reason
-            yield stalled(Reason.POD_FAILING, f"The {container} cannot be started: {said}")
-        elif reason == "CrashLoopBackOff":
-            last = status.get("lastState", {}).get("terminated", {})
-            how = f" ({last.get('reason', 'Error')}, exit code {last['exitCode']})" if "exitCode" in last else ""
+        elif waiting_for.get("reason") in _START or last.get("reason") in _NEVER_STARTED:
+            said = last.get("message") or waiting_for.get("message") or waiting_for.get("reason") or last["reason"]
+            yield stalled(Reason.POD_FAILING, f"The {container} cannot be started: {said.strip()}")
+        elif last and not status.get("ready") and status.get("restartCount", 0) >= TOO_MANY_RESTARTS:
+            how = f"{last.get('reason', 'Error')}, exit code {last.get('exitCode')}"
             fix = f"See `kubectl logs {name} -c {status['name']} --previous`."
-            yield stalled(Reason.POD_FAILING, f"The {container} keeps exiting{how}. {fix}")
+            yield stalled(Reason.POD_FAILING, f"The {container} keeps exiting ({how}). {fix}")
 
 
 def _unscheduled(pod: Manifest, claim: Manifest | None, scheduled: dict[str, Any], now: datetime) -> Judgement:
