@@ -11,7 +11,7 @@ from pathlib import Path
 from ..paths import cache
 from ..shell import run, run_shown, say
 from . import archive
-from .layout import COREDNS_IMAGE, PAUSE_IMAGE
+from .layout import COREDNS_IMAGE, PAUSE_IMAGE, Record
 
 SOURCES = Path(__file__).parent / "go"
 LINKS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "kubectl")
@@ -64,7 +64,17 @@ def ensure() -> Path:
         shutil.rmtree(target, ignore_errors=True)
         work.rename(target)
     say(f"built into {target}")
+    _prune(target)
     return target
+
+
+def _prune(current: Path) -> None:
+    """Each state of the sources costs 400 MB, so only this one and the one before stay, and the one that is running."""
+    record = Record.load()
+    used = Path(record.bin_dir).parent if record else None
+    others = sorted(current.parent.glob("cluster-*"), key=lambda path: path.stat().st_mtime)
+    for old in [path for path in others if path not in (current, used)][:-1]:
+        shutil.rmtree(old)
 
 
 def _environment(cgo: bool) -> dict[str, str]:
