@@ -23,6 +23,7 @@ from . import archive, process
 BASE_IMAGE = "local/python:13"
 SUITE = "trixie"
 BASE_PACKAGES = ("python3", "python3-pip", "ca-certificates")
+KEPT_BUILD_CACHE = "5GB"
 DAEMON = "dockerd"
 SOCKET = RUN / "docker.sock"
 EXEC_ROOT = RUN / "docker"
@@ -127,6 +128,8 @@ class PrivateEngine:
             wait_for("the docker daemon", lambda: succeeds([docker.command, "info"], env=docker.env), 30, str(log))
             self._ensure_base(docker)
             yield docker
+            docker("image", "prune", "--force")  # what a newer build has replaced
+            docker("builder", "prune", "--force", "--keep-storage", KEPT_BUILD_CACHE)
         finally:
             stop()
 

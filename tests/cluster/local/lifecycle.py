@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 from .. import audit
 from ..paths import CHECKOUT, RUN, STATE
-from ..shell import run, say, wait_for
+from ..shell import ClusterError, run, say, wait_for
 from . import binaries, cgroups, control_plane, network, node_images, pki, preflight, process, teardown
 from . import node as node_config
 from .api import Api
@@ -56,6 +56,7 @@ def _state_of(record: Record) -> State:
 def _bring_up(record: Record | None, count: int) -> Record:
     if record is None:
         missing = preflight.missing_packages()
+        preflight.require_free_ports()
         preflight.announce(missing)
         preflight.install(missing)
         built = binaries.ensure()
@@ -84,19 +85,32 @@ def _bring_up(record: Record | None, count: int) -> Record:
             record, node, {PAUSE_IMAGE: images / "pause.tar", COREDNS_IMAGE: images / "coredns.tar"}
         )
     api = Api(state.pki)
-    wait_for("the API server", api.ready, 60, str(state.logs / "kube-apiserver.log"))
+    _wait_for(state, "the API server", api.ready, ["etcd", "kube-apiserver"])
     say("API server ready")
     _start(record, "kube-controller-manager", control_plane.controller_manager(state))
     _start(record, "kube-scheduler", control_plane.scheduler(state))
+    _apply_manifests(record)  # before the nodes, whose agents would be refused and wait
     for node in nodes:
         _start_node(record, node)
     network.connect(nodes)
-    _apply_manifests(record)
     for node in nodes:
-        wait_for(node.name, partial(api.node_ready, node.name), 90, str(state.logs))
+        needed = [node.process("containerd"), node.process("kubelet")]
+        _wait_for(state, node.name, partial(api.node_ready, node.name), needed)
         say(f"{node.name} ready")
-    wait_for("CoreDNS", lambda: api.deployment_available("kube-system", "coredns"), 90, str(state.logs))
+    _wait_for(state, "CoreDNS", partial(api.deployment_available, "kube-system", "coredns"), CONTROL_PLANE)
     return record
+
+
+def _wait_for(state: State, what: str, condition: Callable[[], bool], needed: Sequence[str]) -> None:
+    """Waits, but not for what cannot come any more because a daemon has ended."""
+
+    def check() -> bool:
+        for name in needed:
+            if not process.alive(name):
+                raise ClusterError(f"{name} ended; see {state.logs / name}.log")
+        return condition()
+
+    wait_for(what, check, 90, str(state.logs))
 
 
 def _start(record: Record, name: str, argv: Sequence[str | Path]) -> None:

@@ -6,8 +6,9 @@ import os
 import platform
 import re
 import shutil
+import socket
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ..paths import STATE, cache
 from ..shell import ClusterError, run, run_shown, say, succeeds
@@ -28,6 +29,7 @@ PACKAGES = (
     "docker.io",
 )
 IF_KNOWN = ("docker-cli", "docker-buildx")  # parts of docker.io until Debian 12, packages of their own since
+PORTS = (2379, 2380, 6443, 10250, 10257, 10259)
 OLDEST_GO = (1, 26)
 LONGEST_STATE = 60  # sockets below it may have 107 bytes
 
@@ -55,10 +57,21 @@ def go_version(said: str) -> tuple[int, int]:
     return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
-def missing_packages() -> list[str]:
-    asked = ["dpkg-query", "--show", "--showformat=${Package} ${db:Status-Status}\n", *PACKAGES]
+def missing_packages(names: Sequence[str] = PACKAGES) -> list[str]:
+    asked = ["dpkg-query", "--show", "--showformat=${Package} ${db:Status-Status}\n", *names]
     listed = subprocess.run(asked, capture_output=True, text=True, check=False).stdout  # it fails when one is unknown
-    return [name for name in PACKAGES if f"{name} installed" not in listed.splitlines()]
+    return [name for name in names if f"{name} installed" not in listed.splitlines()]
+
+
+def require_free_ports(ports: Sequence[int] = PORTS) -> None:
+    """Another etcd on our port would be taken for ours, and the API server would fill it."""
+    for port in ports:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("", port))
+            except OSError as error:
+                raise ClusterError(f"port {port} is in use by another program: {error.strerror}") from error
 
 
 def announce(missing: list[str]) -> None:
@@ -72,7 +85,7 @@ def announce(missing: list[str]) -> None:
         f"state in {STATE}, sockets and pids in /run/tenure-cluster, device plugins in /var/lib/kubelet",
         f"sysctls {sysctls}, and those a kubelet sets; all put back by `down`",
         f"bridge {BRIDGE} with {NODE_CIDR}, one veth per pod, nft tables {tables}",
-        "cgroups /kubepods and /tenure-node*; ports 2379, 2380 and 6443",
+        f"cgroups /tenure-node*; ports {', '.join(map(str, PORTS))}",
     ):
         say(f"  {line}")
 
@@ -83,7 +96,7 @@ def install(missing: list[str]) -> None:
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     say(f"installing {' '.join(missing)}")
     run_shown(["apt-get", "update", "-q"], env=environment)
-    wanted = missing + [name for name in IF_KNOWN if "docker.io" in missing and _known(name)]
+    wanted = missing + [name for name in missing_packages(IF_KNOWN) if _known(name)]
     run_shown(["apt-get", "install", "-yq", "--no-install-recommends", *wanted], env=environment)
     left = missing_packages()
     if left:

@@ -1,5 +1,6 @@
 """Which provider is used, and what is said when none can be."""
 
+import socket
 from pathlib import Path
 
 import pytest
@@ -95,3 +96,13 @@ def test_go_versions_are_numbers(said: str, version: tuple[int, int]) -> None:
 def test_kind_versions_are_numbers() -> None:
     assert kind.kind_version("kind v0.30.0 go1.24.6 linux/amd64") == (0, 30)
     assert kind.kind_version("kind v0.9.0 go1.15") < kind.OLDEST_KIND
+
+
+def test_a_port_that_is_taken_is_said() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(ClusterError, match=f"port {port}"):
+            preflight.require_free_ports([port])
+    preflight.require_free_ports([])
