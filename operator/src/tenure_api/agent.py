@@ -161,9 +161,13 @@ class Runtime(Resource):
 class Storage(Resource):
     """The volume of each session."""
 
-    size: Quantity = Field("1Gi", description="Size of the volume of each session.")
+    size: Quantity = Field(
+        "1Gi", description="Size of the volume of each session; a change holds for sessions made from then on."
+    )
     storage_class_name: ObjectName | None = Field(
-        None, description="StorageClass of the volumes; the cluster's default if left out."
+        None,
+        description="StorageClass of the volumes; the cluster's default if left out. A change holds for sessions made "
+        "from then on.",
     )
 
 
