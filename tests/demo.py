@@ -1,5 +1,6 @@
 """`make demo`: the whole story on a real cluster, told as a person would want to read it."""
 
+import json
 import sys
 import time
 from collections.abc import Callable
@@ -71,7 +72,7 @@ def main() -> None:
         )
         name = bytes.fromhex(conversation.id.removeprefix("conv_")).decode().split("/")[1]
         step("its session: a pod and a volume of its own", lambda: _ready(mine, name))
-        story = yaml.safe_load((EXAMPLE / "story.yaml").read_text())
+        story = json.loads((EXAMPLE / "story.json").read_text())
         for text in story["before"]:
             ask(client, agent, conversation.id, text)
         say("\n" + mine.run("get", "agents,agentsessions"))

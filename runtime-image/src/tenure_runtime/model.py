@@ -20,8 +20,8 @@ from tenure_runtime import responses
 from tenure_runtime.errors import BadRequestError, ModelError
 from tenure_runtime.settings import Settings
 
-KEEP_ALIVE_SECONDS = 2.0
-"""How long an idle connection to the sidecar is kept. Less than the 5 s after which uvicorn closes one, because a
+KEEP_ALIVE_SECONDS = 30.0
+"""How long an idle connection to the sidecar is kept. Less than the 75 s after which the sidecar closes one, because a
 request that meets a closing connection fails and must not be sent again."""
 
 DONE = b"data: [DONE]\n\n"
