@@ -48,7 +48,7 @@ def test_the_readmes_tour_works(tenure: Installed) -> None:
             check=False,
         )
         assert done.returncode == 0, done.stderr
-        assert "Ada" in done.stdout
+        assert "Bluebird" in done.stdout
         tour_kube = tenure.kube.within("tour")
         eventually(lambda: all(is_ready(s) for s in tour_kube.items("agentsessions")), 60)
     finally:
