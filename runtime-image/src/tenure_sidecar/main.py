@@ -6,6 +6,7 @@ on all three and tells them by the port.
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -91,10 +92,9 @@ def build(settings: Settings) -> tuple[Session, Doors, list[socket.socket]]:
     return session, doors, [listener for listener, _ in listeners]
 
 
-async def serve(settings: Settings) -> int:
-    """Run until a signal, or until the journal breaks; the exit status."""
-    session, doors, sockets = build(settings)
-    server = Server(
+def server_of(doors: Doors) -> Server:
+    """The HTTP server, which writes no logs of its own and leaves idle connections to its clients."""
+    return Server(
         uvicorn.Config(
             doors,
             http="httptools",
@@ -109,6 +109,13 @@ async def serve(settings: Settings) -> int:
             timeout_graceful_shutdown=1,
         )
     )
+
+
+async def serve(settings: Settings) -> int:
+    """Run until a signal, or until the journal breaks; the exit status."""
+    session, doors, sockets = build(settings)
+    gc.freeze()  # what lives as long as the process need not be looked at by every collection
+    server = server_of(doors)
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
