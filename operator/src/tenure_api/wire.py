@@ -173,7 +173,10 @@ class Usage(Wire):
 
 
 class Item(Wire):
-    """One message of the transcript. `id` is `msg_<turn>_<n>`, stable for its lifetime."""
+    """One message of the transcript. `id` is `msg_<turn>_<n>`, stable for its lifetime; n counts from 0, input first.
+
+    So a streamed answer is known by its id before it is recorded.
+    """
 
     id: str
     turn: TurnId

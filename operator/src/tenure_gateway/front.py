@@ -22,6 +22,10 @@ log = logging.getLogger(__name__)
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "DELETE"})
 _UNMATCHED = "unmatched"
+_CLOSE = {"connection": "close"}
+_THROWN_AWAY = 16
+"""Times the limit: so much of a body that is too long is read all the same. A client that is still sending when the
+connection is closed sees it break and never the answer."""
 
 
 def json_response(body: Json, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
@@ -163,30 +167,30 @@ class Front:
             ).inc()
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes:
-        too_large = ApiError(
-            413,
-            "request_too_large",
-            f"The body is longer than {self._max_body} bytes.",
-            headers={"connection": "close"},
-        )
+        """The whole body. Raises `ApiError` if it is too long or late, or `_DisconnectedError`."""
         length = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
-        if int(length) > self._max_body:
-            raise too_large
+        if int(length) > _THROWN_AWAY * self._max_body:
+            raise self._too_large()
         parts: list[bytes] = []
         size = 0
         try:
             async with asyncio.timeout(self._receive_seconds):
-                while True:
+                more = True
+                while more and size <= _THROWN_AWAY * self._max_body:
                     message = await receive()
                     if message["type"] == "http.disconnect":
                         raise _DisconnectedError
                     part = message.get("body", b"")
                     size += len(part)
-                    if size > self._max_body:
-                        raise too_large
-                    parts.append(part)
-                    if not message.get("more_body", False):
-                        return b"".join(parts)
+                    if size <= self._max_body:
+                        parts.append(part)
+                    more = message.get("more_body", False)
         except TimeoutError:
             late = "The body did not come in time."
-            raise ApiError(408, "request_timeout", late, headers={"connection": "close"}) from None
+            raise ApiError(408, "request_timeout", late, headers=_CLOSE) from None
+        if size > self._max_body:
+            raise self._too_large()
+        return b"".join(parts)
+
+    def _too_large(self) -> ApiError:
+        return ApiError(413, "request_too_large", f"The body is longer than {self._max_body} bytes.", headers=_CLOSE)

@@ -1,5 +1,6 @@
 """The routes of the API: each finds who is calling and what they mean, has it done, and answers."""
 
+import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
@@ -16,7 +17,7 @@ from tenure_api.wire import Turn, TurnRequest, TurnStatus
 from tenure_gateway import ids
 from tenure_gateway.access import Access, Caller
 from tenure_gateway.directory import SessionView
-from tenure_gateway.faults import Fault
+from tenure_gateway.faults import ClusterRefused, ClusterUnavailable, Fault
 from tenure_gateway.front import EventStream, error_response, json_response
 from tenure_gateway.openai import body as read
 from tenure_gateway.openai import chat, conversations, models, responses
@@ -32,6 +33,8 @@ from tenure_gateway.openai.errors import (
 )
 from tenure_gateway.sessions import Sessions
 from tenure_gateway.turns import Progress, Turns
+
+log = logging.getLogger(__name__)
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -280,6 +283,8 @@ async def _answer_error(request: Request, error: Exception) -> Response:
         case ApiError():
             return error_response(error)
         case Fault():
+            if isinstance(error, ClusterUnavailable | ClusterRefused):
+                log.warning("%s %s: %s", request.method, request.scope["route"].path, error)
             return error_response(from_fault(error))
         case HTTPException(status_code=405):
             message = f"{request.method} is not for {request.url.path}."

@@ -9,7 +9,7 @@ import pytest
 from tenure_gateway.openai import body as read
 from tenure_gateway.openai import chat, conversations, responses
 from tenure_gateway.openai.errors import ApiError
-from unit.gateway.world import World
+from unit.gateway.world import World, http
 
 SAID = {"messages": [{"role": "user", "content": "x"}]}
 DEEP = "[" * 5000 + "]" * 5000
@@ -200,10 +200,9 @@ def test_what_is_no_json_object_is_refused(data: bytes) -> None:
 
 
 async def send(world: World, method: str, path: str, **more: Any) -> httpx2.Response:
-    async with httpx2.AsyncClient() as http:
-        return await http.request(
-            method, f"{world.url}{path}", headers={"authorization": f"Bearer {world.alice}"}, **more
-        )
+    headers = {"authorization": f"Bearer {world.alice}", **more.pop("headers", {})}
+    async with http() as client:
+        return await client.request(method, f"{world.url}{path}", headers=headers, **more)
 
 
 @pytest.mark.parametrize(
@@ -226,14 +225,17 @@ async def test_other_routes_are_refused_in_the_same_shape(
     assert answer.headers["x-request-id"].startswith("req_")
 
 
-@pytest.mark.parametrize("world", [{"max_body_bytes": 1024}], indirect=True)
+@pytest.mark.parametrize("world", [{"max_body_bytes": 100_000}], indirect=True)
 @pytest.mark.parametrize("chunked", [False, True])
-async def test_a_body_beyond_the_limit_is_refused(world: World, chunked: bool) -> None:
+@pytest.mark.parametrize("size", [100_001, 1_500_000])
+async def test_a_body_beyond_the_limit_is_refused_and_the_client_hears_it(
+    world: World, chunked: bool, size: int
+) -> None:
     async def pieces() -> Any:
-        for _ in range(3):
-            yield b"x" * 1000
+        for _ in range(0, size, 1000):
+            yield b"x" * 1001
 
-    answer = await send(world, "POST", "/v1/responses", content=pieces() if chunked else b"x" * 3000)
+    answer = await send(world, "POST", "/v1/responses", content=pieces() if chunked else b"x" * size)
     assert (answer.status_code, answer.json()["error"]["code"]) == (413, "request_too_large")
 
 

@@ -13,7 +13,7 @@ from tenure_gateway import main
 from tenure_gateway.server import protocol
 from tenure_gateway.settings import Settings
 from unit.gateway.doubles import listening
-from unit.gateway.world import World, until
+from unit.gateway.world import World, http, until
 
 
 def free_port() -> int:
@@ -34,8 +34,8 @@ class Process:
 
 
 async def get(url: str) -> httpx2.Response:
-    async with httpx2.AsyncClient() as http:
-        return await http.get(url)
+    async with http() as web:
+        return await web.get(url)
 
 
 @pytest.fixture
@@ -171,3 +171,9 @@ async def test_a_large_body_that_comes_with_its_head_is_not_taken_for_a_head(wor
         body = b"x" * 200_000
         head = b"POST /v1/responses HTTP/1.1\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body)
         assert b"HTTP/1.1 401" in await talk(port, head + body)
+
+
+async def test_a_body_that_says_that_it_is_huge_is_not_waited_for(world: World) -> None:
+    async with listening(world.gateway.front, protocol(30)) as port, asyncio.timeout(5):
+        head = b"POST /v1/responses HTTP/1.1\r\ncontent-length: 1000000000\r\n\r\n"
+        assert b"HTTP/1.1 413" in await talk(port, head)

@@ -4,7 +4,6 @@ import asyncio
 import json
 from collections.abc import Mapping
 
-import httpx2
 import openai
 import pytest
 from openai import AsyncOpenAI
@@ -12,7 +11,7 @@ from openai.types.chat import ChatCompletionChunk
 from openai.types.responses import ResponseOutputMessage, ResponseStreamEvent
 from pydantic import TypeAdapter
 
-from unit.gateway.world import World, until
+from unit.gateway.world import World, http, until
 
 MODEL = "shop/helper"
 EVENT: TypeAdapter[ResponseStreamEvent] = TypeAdapter(ResponseStreamEvent)
@@ -33,8 +32,8 @@ WHOLE = [
 async def raw_events(world: World, path: str, body: Mapping[str, object]) -> list[dict[str, object]]:
     """The events of a stream, as they are on the wire."""
     headers = {"authorization": f"Bearer {world.alice}"}
-    async with httpx2.AsyncClient() as http:
-        answer = await http.post(f"{world.url}{path}", json={**body, "stream": True}, headers=headers)
+    async with http() as web:
+        answer = await web.post(f"{world.url}{path}", json={**body, "stream": True}, headers=headers)
     assert answer.headers["content-type"].startswith("text/event-stream")
     lines = [line.removeprefix("data: ") for line in answer.text.splitlines() if line.startswith("data: ")]
     return [json.loads(line) for line in lines if line != "[DONE]"]

@@ -7,7 +7,7 @@ import pytest
 
 from tenure_gateway.ids import conversation_id, response_id
 from unit.gateway.doubles import Object
-from unit.gateway.world import World
+from unit.gateway.world import World, http
 
 CONVERSATION = "CONVERSATION"
 RESPONSE = "RESPONSE"
@@ -53,8 +53,8 @@ async def call(world: World, token: str | None, method: str, path: str, body: Ob
     headers = {"authorization": f"Bearer {token}"} if token else {}
     if body is not None:
         body = json.loads(filled(json.dumps(body)))
-    async with httpx2.AsyncClient() as http:
-        return await http.request(method, f"{world.url}{filled(path)}", headers=headers, json=body, timeout=20)
+    async with http() as web:
+        return await web.request(method, f"{world.url}{filled(path)}", headers=headers, json=body)
 
 
 async def with_history(world: World) -> None:
@@ -85,8 +85,8 @@ async def test_without_a_token_for_this_gateway_nothing_is_told(world: World, wh
         assert is_error(answer, 401), (method, path)
         assert answer.headers["www-authenticate"] == "Bearer"
     if who == "another scheme":
-        async with httpx2.AsyncClient(auth=("alice", world.alice)) as http:
-            assert is_error(await http.get(f"{world.url}/v1/models"), 401)
+        async with http(auth=("alice", world.alice)) as web:
+            assert is_error(await web.get(f"{world.url}/v1/models"), 401)
     assert len(world.sessions) == 1
 
 
