@@ -5,9 +5,9 @@
     │   ├── UnavailableError  the API server or a sidecar does not answer, or not now
     │   ├── ContendedError    someone undoes what we do, again and again
     │   ├── ConflictError     the object has changed since it was read
-    │   └── ExistsError       there is already an object of that name
+    │   ├── ExistsError       there is already an object of that name
+    │   └── NotFoundError     there is no such object, or no such namespace
     ├── RefusedError          the API server refuses what we say; tried again, ever more slowly
-    ├── NotFoundError         there is no such object
     └── LostLeaseError        another operator runs, or we cannot prove that none does
 
 All other exceptions are bugs: logged with a traceback and counted.
@@ -38,12 +38,12 @@ class ExistsError(WaitingError):
     """There is already an object of that name."""
 
 
+class NotFoundError(WaitingError):
+    """There is no such object, or no such namespace."""
+
+
 class RefusedError(OperatorError):
     """The API server refuses the request for what it says."""
-
-
-class NotFoundError(OperatorError):
-    """There is no such object."""
 
 
 class LostLeaseError(OperatorError):

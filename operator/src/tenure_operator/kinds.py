@@ -64,16 +64,18 @@ class Key(NamedTuple):
 
 
 class Meta(NamedTuple):
-    """What identifies an object: its metadata without what others hang on it."""
+    """What identifies an object, and which state of it was seen."""
 
     namespace: str
     name: str
     uid: str
-    generation: int
-    deleting: bool
+    generation: int = 0
+    resource_version: str = ""
 
     @classmethod
     def of(cls, manifest: Manifest) -> "Meta":
         """The identity of an object that the API server returned."""
         meta = manifest["metadata"]
-        return cls(meta["namespace"], meta["name"], meta["uid"], meta.get("generation", 0), "deletionTimestamp" in meta)
+        return cls(
+            meta["namespace"], meta["name"], meta["uid"], meta.get("generation", 0), meta.get("resourceVersion", "")
+        )

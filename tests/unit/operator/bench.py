@@ -153,7 +153,9 @@ class Bench:
         return self.api.put(AGENTS, _object(AGENTS, name, {"model": model, **spec}))
 
     def session(self, name: str = "chat", agent: str = "helper", **spec: object) -> Manifest:
-        return self.api.put(SESSIONS, _object(SESSIONS, name, {"agentRef": {"name": agent}, "subject": "alice", **spec}))
+        return self.api.put(
+            SESSIONS, _object(SESSIONS, name, {"agentRef": {"name": agent}, "subject": "alice", **spec})
+        )
 
     def policy(self, name: str = "month", **rule: int) -> Manifest:
         classes = [{"name": "transcript", **(rule or {"maxAgeSeconds": 60})}]

@@ -49,7 +49,10 @@ class FakeApi:
             old_spec = {k: v for k, v in old.items() if k not in ("metadata", "status")}
             meta = {key: old["metadata"][key] for key in ("uid", "creationTimestamp")} | meta
             meta["generation"] = old["metadata"]["generation"] + (0 if spec == old_spec else 1)
-        if old is not None and {**new, "metadata": {**meta, "resourceVersion": old["metadata"]["resourceVersion"]}} == old:
+        if (
+            old is not None
+            and {**new, "metadata": {**meta, "resourceVersion": old["metadata"]["resourceVersion"]}} == old
+        ):
             return old
         new["metadata"] = meta | {"resourceVersion": str(self._next())}
         self.objects[where] = new
@@ -107,8 +110,8 @@ class FakeApi:
         self.before("status", kind, meta["name"])
         if (old := self.objects.get((kind, meta["namespace"], meta["name"]))) is None:
             raise NotFoundError(f"no {kind.name} {meta['name']}")
-        if old["metadata"]["uid"] != meta["uid"]:
-            raise ConflictError("another object")
+        if old["metadata"]["resourceVersion"] != meta["resourceVersion"]:
+            raise ConflictError("changed")
         return self._written("status", kind, self.put(kind, {**old, "status": copy.deepcopy(manifest["status"])}))
 
     async def replace(self, kind: Kind, manifest: Manifest) -> Manifest:

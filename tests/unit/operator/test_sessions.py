@@ -164,7 +164,12 @@ async def test_a_lost_key_is_not_made_anew_and_the_session_goes_on_when_it_is_re
 
 async def test_a_key_is_never_made_over_a_claim_that_the_cache_does_not_know(bench: Bench) -> None:
     made = bench.session()
-    owner = {"apiVersion": "tenure.dev/v1alpha1", "kind": "AgentSession", "name": "chat", "uid": made["metadata"]["uid"]}
+    owner = {
+        "apiVersion": "tenure.dev/v1alpha1",
+        "kind": "AgentSession",
+        "name": "chat",
+        "uid": made["metadata"]["uid"],
+    }
     claim = {
         "metadata": {"namespace": NAMESPACE, "name": "chat-state", "ownerReferences": [owner]},
         "spec": {},

@@ -24,7 +24,7 @@ CREDENTIALS_MOUNT = "/var/run/tenure/credentials"
 
 AGENT_DEFAULTS = Resources(requests=Amounts(cpu="10m", memory="96Mi"), limits=Amounts(memory="512Mi"))
 
-_NOBODY = Meta("", "", "", 0, False)
+_NOBODY = Meta("", "", "")
 
 
 @dataclass(frozen=True)

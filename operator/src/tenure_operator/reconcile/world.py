@@ -96,11 +96,19 @@ class World:
         return found
 
     async def write_status(self, kind: Kind, meta: Meta, status: BaseModel) -> None:
-        """Writes a status, of this very object. What is unknown is left out, and so removed."""
+        """Writes a status. What is unknown is left out, and so removed.
+
+        Raises `ConflictError` if the object has changed since it was seen: it may even be another of the same name, and
+        for a status the API server does not compare UIDs.
+        """
         applied = {
             "apiVersion": kind.api_version,
             "kind": kind.name,
-            "metadata": {"namespace": meta.namespace, "name": meta.name, "uid": meta.uid},
+            "metadata": {
+                "namespace": meta.namespace,
+                "name": meta.name,
+                "resourceVersion": meta.resource_version,
+            },
             "status": status.model_dump(mode="json", by_alias=True, exclude_none=True),
         }
         try:
