@@ -29,7 +29,11 @@ async def bench() -> Bench:
 
 
 def ending(bench: Bench) -> list[str]:
-    return [n for n in SESSION_NAMES if "deletionTimestamp" in bench.api.objects[PODS, NAMESPACE, session_pod(n)]["metadata"]]
+    return [
+        n
+        for n in SESSION_NAMES
+        if "deletionTimestamp" in bench.api.objects[PODS, NAMESPACE, session_pod(n)]["metadata"]
+    ]
 
 
 def image(bench: Bench, session: str) -> str:
