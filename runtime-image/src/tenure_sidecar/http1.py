@@ -69,6 +69,7 @@ class _Connection(asyncio.Protocol):
         self.headers: dict[bytes, bytes] = {}
         self.headers_done = False
         self.complete = False
+        self._keep = False
         self.error: HttpError | None = None
         self.touched = False
         self._before_body = 0
@@ -134,18 +135,14 @@ class _Connection(asyncio.Protocol):
             self.headers = {}
         else:
             self.complete = True
+            # To be asked now: the parser forgets it with the first byte after the message, and at its end.
+            self._keep = self._parser is not None and self._parser.should_keep_alive()
 
     # --- for the client ---
 
     @property
     def reusable(self) -> bool:
-        return (
-            self.complete
-            and self.error is None
-            and not self.lost
-            and self._parser is not None
-            and self._parser.should_keep_alive()
-        )
+        return self.complete and self._keep and self.error is None and not self.lost
 
     def start(self, request: bytes) -> None:
         self._reset()

@@ -175,7 +175,13 @@ class Session:
         opened = await self._opened()
         self._clock.not_before(opened.journal.last_at / 1e6)
         turns = Turns(
-            opened.journal, opened.transcript, self._runtime, lambda: self._config, self._clock, self._metrics
+            opened.journal,
+            opened.transcript,
+            self._runtime,
+            lambda: self._config,
+            self._clock,
+            self._metrics,
+            opened.unended,
         )
         sweeper = Sweeper(opened.journal, opened.transcript, self._policy, self._clock, self._metrics)
         self._config = newer(opened.config, self._config)
@@ -186,7 +192,7 @@ class Session:
         self._tried.set()
         if self._config is not None and self._config != opened.config:
             await opened.journal.replace(ConfigAccepted.kind, ConfigAccepted(config=self._config).payload())
-        await _together(turns.run(opened.unended), sweeper.run(), self._prober.run(), opened.journal.until_broken())
+        await _together(turns.run(), sweeper.run(), self._prober.run(), opened.journal.until_broken())
 
     async def close(self, seconds: float) -> None:
         """Give the running turn this long to end, and close the journal."""

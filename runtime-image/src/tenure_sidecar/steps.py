@@ -40,6 +40,8 @@ class Steps:
         Raises `RefusedError` if the recorded call was another one. Where retention has shortened the history between
         two runs, the request must differ and the recorded result still holds.
         """
+        if self.diverged is not None:
+            raise RefusedError(409, "determinism_error", self.diverged)
         step = self._next
         self._next += 1
         result = self._results.get(step)

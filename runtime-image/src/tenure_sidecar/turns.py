@@ -71,8 +71,10 @@ class Turns:
         config: Callable[[], SessionConfig | None],
         clock: Clock,
         metrics: Metrics,
+        unended: Open | None = None,
         pace: Pace = Pace(),
     ) -> None:
+        """`unended` is the turn that the process before left open; `run` brings it to its end first."""
         self._journal = journal
         self._transcript = transcript
         self._runtime = runtime
@@ -88,6 +90,11 @@ class Turns:
         self._closing = False
         self.steps: Steps | None = None
         """The model calls of the run that is going on."""
+        self._unended = unended
+        if unended is not None:
+            self._active = unended.turn.turn
+            live = self._live[unended.turn.turn] = Live(unended.turn.start.request, unended.turn.digest)
+            live.begin(unended.turn.wire())
 
     @property
     def active(self) -> str | None:
@@ -111,13 +118,12 @@ class Turns:
         self._waiting.put_nowait(live)
         return live
 
-    async def run(self, unended: Open | None) -> None:
-        """Bring the turn to its end that the process before left open, then take what comes; until cancelled."""
+    async def run(self) -> None:
+        """Complete the turn that was left open, then take what comes; until cancelled."""
+        unended, self._unended = self._unended, None
         if unended is not None:
-            live = self._live[unended.turn.turn] = Live(unended.turn.start.request, unended.turn.digest)
-            live.begin(unended.turn.wire())
             log.info("turn %s was under way when the process before ended; it goes on", unended.turn.turn)
-            await self._complete(unended, live, again=True)
+            await self._complete(unended, self._live[unended.turn.turn], again=True)
         while True:
             live = await self._waiting.get()
             await self._take(live)

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import uvicorn
+from uvicorn.server import ServerState
 
 from tenure_api.wire import EffectivePolicy, Message, ModelRoute, ModelTarget, Role, SessionConfig, TurnRequest
 from tenure_sidecar.asgi import App
@@ -86,19 +87,36 @@ def files_of(directory: Path) -> dict[str, bytes]:
 
 
 @asynccontextmanager
-async def serving(app: App, port: int = 0) -> AsyncIterator[int]:
-    """The application on a real loopback socket; its port."""
-    listener = socket.create_server(("127.0.0.1", port))
-    config = uvicorn.Config(app, lifespan="off", log_config=None, access_log=False, timeout_graceful_shutdown=0)  # type: ignore[arg-type]
-    server = uvicorn.Server(config)
-    running = asyncio.create_task(server._serve([listener]))
-    while not server.started:
-        await asyncio.sleep(0.001)
+async def hosting(app: App, *listeners: socket.socket) -> AsyncIterator[None]:
+    """The application behind these sockets, by uvicorn's protocol but without its server, whose end takes its time."""
+    config = uvicorn.Config(app, http="httptools", ws="none", lifespan="off", log_config=None, access_log=False)
+    config.load()
+    state = ServerState()
+
+    def protocol() -> asyncio.Protocol:
+        made: asyncio.Protocol = config.http_protocol_class(config=config, server_state=state, app_state={})  # type: ignore[call-arg]
+        return made
+
+    loop = asyncio.get_running_loop()
+    servers = [await loop.create_server(protocol, sock=listener) for listener in listeners]
     try:
-        yield listener.getsockname()[1]
+        yield
     finally:
-        server.should_exit = server.force_exit = True
-        await running
+        for server in servers:
+            server.close()
+        for connection in list(state.connections):
+            connection.transport.abort()
+        for task in list(state.tasks):
+            task.cancel()
+        await asyncio.sleep(0)
+
+
+@asynccontextmanager
+async def serving(app: App, port: int = 0) -> AsyncIterator[int]:
+    """The application on a loopback socket; its port."""
+    listener = socket.create_server(("127.0.0.1", port))
+    async with hosting(app, listener):
+        yield listener.getsockname()[1]
 
 
 @asynccontextmanager
@@ -125,5 +143,5 @@ async def speaking(
 async def until(condition: Callable[[], object]) -> None:
     """Wait until something has come about."""
     async with asyncio.timeout(10):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - the things waited for have no event
             await asyncio.sleep(0.002)

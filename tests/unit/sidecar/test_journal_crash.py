@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,6 @@ async def test_no_acknowledged_record_is_lost_or_doubled_by_kill_9(tmp_path: Pat
             assert len(found) == len(records)
             assert acknowledged.items() <= found.items()
             assert [r.sequence for r in records] == sorted({r.sequence for r in records})
-            assert all(later.at >= earlier.at for earlier, later in zip(records, records[1:], strict=False))
+            assert all(later.at >= earlier.at for earlier, later in pairwise(records))
             await journal.close()
     assert len(acknowledged) > KILLS

@@ -3,6 +3,7 @@
 import asyncio
 import shutil
 import tempfile
+from itertools import pairwise
 from pathlib import Path
 
 from hypothesis import settings
@@ -91,7 +92,7 @@ class JournalMachine(RuleBasedStateMachine):
     def the_journal_holds_what_the_model_holds(self) -> None:
         records = list(self.journal.records())
         assert records == sorted(self.model.values())
-        assert all(later.at >= earlier.at for earlier, later in zip(records, records[1:], strict=False))
+        assert all(later.at >= earlier.at for earlier, later in pairwise(records))
         assert self.journal.sequence == self.highest
 
     @precondition(lambda self: self.gone)

@@ -1,0 +1,168 @@
+"""The HTTP client: connections are kept, and whatever a server does becomes one of three errors."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from tenure_sidecar.errors import BrokenError, ConnectError, GarbageError
+from tenure_sidecar.http1 import HEADERS_LIMIT, Client
+from unit.sidecar.support import speaking
+
+OK = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello"
+
+
+class Talk:
+    """A server that answers each request with the next of the given bytes, and counts its connections."""
+
+    def __init__(self, *answers: bytes | None) -> None:
+        self.answers = list(answers)
+        self.connections = 0
+        self.requests: list[bytes] = []
+
+    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        while True:
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
+            self.requests.append(head + await reader.readexactly(length))
+            answer = self.answers.pop(0) if self.answers else None
+            if answer is None:
+                return
+            writer.write(answer)
+            await writer.drain()
+
+
+@asynccontextmanager
+async def talking(*answers: bytes | None) -> AsyncIterator[tuple[Talk, str]]:
+    talk = Talk(*answers)
+    async with speaking(talk.handle) as port:
+        yield talk, f"http://127.0.0.1:{port}/v1/models"
+
+
+async def fetch(client: Client, url: str, body: bytes = b"") -> bytes:
+    response = await client.send("POST", url, [(b"x-one", b"1")], body)
+    try:
+        return await response.read_all(1_000_000)
+    finally:
+        response.close()
+
+
+async def test_a_connection_is_used_again() -> None:
+    async with talking(OK, OK) as (talk, url):
+        client = Client()
+        assert [await fetch(client, url, b"body"), await fetch(client, url)] == [b"hello", b"hello"]
+        assert talk.connections == 1
+        assert talk.requests[0].startswith(b"POST /v1/models HTTP/1.1\r\nhost: 127.0.0.1:")
+        assert talk.requests[0].endswith(b"x-one: 1\r\n\r\nbody")
+        client.close()
+
+
+async def test_a_chunked_answer_is_read() -> None:
+    chunked = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nhel\r\n2\r\nlo\r\n0\r\n\r\n"
+    async with talking(chunked, OK) as (talk, url):
+        client = Client()
+        assert [await fetch(client, url), await fetch(client, url)] == [b"hello", b"hello"]
+        assert talk.connections == 1
+        client.close()
+
+
+async def test_an_answer_that_ends_with_its_connection_is_read() -> None:
+    async with talking(b"HTTP/1.1 200 OK\r\n\r\nhello") as (talk, url):
+        talk.answers.append(None)
+        client = Client()
+        response = await client.send("GET", url, [])
+        assert await response.read() == b"hello"
+        response.close()
+
+
+async def test_an_informational_answer_precedes_the_real_one() -> None:
+    async with talking(b"HTTP/1.1 100 Continue\r\n\r\n" + OK) as (_, url):
+        assert await fetch(Client(), url) == b"hello"
+
+
+async def test_a_kept_connection_that_the_server_closes_is_replaced_without_notice() -> None:
+    async with talking(OK, None, OK) as (talk, url):
+        client = Client()
+        assert await fetch(client, url) == b"hello"
+        assert await fetch(client, url) == b"hello"
+        assert talk.connections == 2
+        client.close()
+
+
+async def test_a_new_connection_that_is_closed_without_an_answer_is_an_error() -> None:
+    async with talking(None) as (_, url):
+        with pytest.raises(BrokenError):
+            await fetch(Client(), url)
+
+
+async def test_nobody_listens() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    with pytest.raises(ConnectError, match=f"127.0.0.1:{port}"):
+        await fetch(Client(), f"http://127.0.0.1:{port}/")
+
+
+async def test_no_such_host() -> None:
+    with pytest.raises(ConnectError):
+        await fetch(Client(), "http://no-such-host.invalid/")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"SSH-2.0-OpenSSH\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: x\r\n\r\n",
+        b"HTTP/1.1 101 Switching Protocols\r\nupgrade: h2c\r\nconnection: upgrade\r\n\r\n\x00\x01",
+        b"HTTP/1.1 200 OK\r\nx: " + b"y" * (HEADERS_LIMIT + 1),
+    ],
+    ids=["not HTTP", "no length", "upgrade", "endless headers"],
+)
+async def test_garbage_is_an_error(answer: bytes) -> None:
+    async with talking(answer) as (_, url):
+        with pytest.raises(GarbageError):
+            await fetch(Client(), url)
+
+
+async def test_an_answer_that_is_cut_is_an_error() -> None:
+    async with talking(b"HTTP/1.1 200 OK\r\ncontent-length: 50\r\n\r\nhello", None) as (talk, url):
+        client = Client()
+        response = await client.send("GET", url, [])
+        assert await response.read() == b"hello"
+        talk.answers.clear()
+        response._connection._transport.write(b"GET / HTTP/1.1\r\ncontent-length: 0\r\n\r\n")  # type: ignore[union-attr]
+        with pytest.raises(BrokenError):
+            await response.read()
+        response.close()
+
+
+async def test_a_longer_answer_than_allowed_is_an_error() -> None:
+    async with talking(b"HTTP/1.1 200 OK\r\ncontent-length: 2000001\r\n\r\n" + bytes(2_000_001)) as (_, url):
+        with pytest.raises(GarbageError, match="longer than"):
+            await fetch(Client(), url)
+
+
+async def test_a_large_answer_arrives_whole() -> None:
+    body = bytes(range(256)) * 3_900
+    async with talking(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(body) + body) as (_, url):
+        assert await fetch(Client(), url) == body
+
+
+async def test_an_answer_that_was_not_read_to_its_end_costs_its_connection() -> None:
+    async with talking(b"HTTP/1.1 200 OK\r\ncontent-length: 50\r\n\r\nhello", OK) as (talk, url):
+        client = Client()
+        (await client.send("GET", url, [])).close()
+        assert await fetch(client, url) == b"hello"
+        assert talk.connections == 2
+        client.close()
+
+
+async def test_more_than_was_asked_for_is_not_taken_for_the_next_answer() -> None:
+    async with talking(OK + b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nevil", OK) as (talk, url):
+        client = Client()
+        assert await fetch(client, url) == b"hello"
+        assert await fetch(client, url) == b"hello"
+        assert talk.connections == 2
+        client.close()
