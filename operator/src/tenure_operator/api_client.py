@@ -184,7 +184,8 @@ def _decoded(what: str, status: int, text: bytes) -> Manifest:
 
 def _error(what: str, status: int, answer: dict[str, Any]) -> OperatorError:
     message = f"{what}: {answer.get('message') or f'HTTP status {status}'}"
-    if status == 404:
+    causes = (answer.get("details") or {}).get("causes") or []
+    if status == 404 or any(cause.get("reason") == "NamespaceTerminating" for cause in causes):
         return NotFoundError(message)
     if status == 409:
         return ExistsError(message) if answer.get("reason") == "AlreadyExists" else ConflictError(message)

@@ -6,7 +6,7 @@
     │   ├── ContendedError    someone undoes what we do, again and again
     │   ├── ConflictError     the object has changed since it was read
     │   ├── ExistsError       there is already an object of that name
-    │   └── NotFoundError     there is no such object, or no such namespace
+    │   └── NotFoundError     there is no such object, or its namespace is going
     ├── RefusedError          the API server refuses what we say; tried again, ever more slowly
     └── LostLeaseError        another operator runs, or we cannot prove that none does
 
@@ -39,7 +39,7 @@ class ExistsError(WaitingError):
 
 
 class NotFoundError(WaitingError):
-    """There is no such object, or no such namespace."""
+    """There is no such object, or its namespace is gone or going."""
 
 
 class RefusedError(OperatorError):

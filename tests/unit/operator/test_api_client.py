@@ -80,6 +80,15 @@ async def test_each_status_is_one_of_our_errors(
     assert double.writes == []
 
 
+async def test_a_namespace_that_is_going_is_as_good_as_gone(served: tuple[Served, ApiClient]) -> None:
+    double, api = served
+    details = {"causes": [{"reason": "NamespaceTerminating", "field": "metadata.namespace"}]}
+    body = {"kind": "Status", "reason": "Forbidden", "message": "being terminated", "details": details}
+    double.answer = lambda _: web.json_response(body, status=403)
+    with pytest.raises(NotFoundError, match="being terminated"):
+        await api.create(PODS, POD)
+
+
 async def test_an_answer_that_is_no_json_is_no_crash(served: tuple[Served, ApiClient]) -> None:
     double, api = served
     for status in (200, 502):
