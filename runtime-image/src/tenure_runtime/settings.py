@@ -4,9 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from tenure_api.wire import RUNTIME_PORT
-
 ModelApi = Literal["ChatCompletions", "Responses"]
+
+
+DEFAULT_PORT = 8000
+"""`RUNTIME_PORT` of `tenure_api.wire`, which is not imported here because it takes too long: see `main`."""
 
 
 class SettingsError(ValueError):
@@ -25,7 +27,7 @@ class Settings:
     """`TENURE_MODEL_API`: the API that the model speaks."""
     window: int | None = None
     """`TENURE_CONTEXT_WINDOW_TOKENS`: tokens that the model can read at once; None if it is not known."""
-    port: int = RUNTIME_PORT
+    port: int = DEFAULT_PORT
     """`PORT`."""
 
     @classmethod
@@ -36,7 +38,7 @@ class Settings:
             api_key=_needed(environ, "OPENAI_API_KEY"),
             api=_api(environ.get("TENURE_MODEL_API") or "ChatCompletions"),
             window=_positive(environ, "TENURE_CONTEXT_WINDOW_TOKENS"),
-            port=_positive(environ, "PORT") or RUNTIME_PORT,
+            port=_positive(environ, "PORT") or DEFAULT_PORT,
         )
 
 

@@ -1,5 +1,6 @@
 import pytest
 
+from tenure_api.wire import RUNTIME_PORT
 from tenure_runtime.settings import Settings, SettingsError
 
 GOOD = {"OPENAI_BASE_URL": "http://127.0.0.1:8080/v1", "OPENAI_API_KEY": "secret"}
@@ -7,7 +8,7 @@ GOOD = {"OPENAI_BASE_URL": "http://127.0.0.1:8080/v1", "OPENAI_API_KEY": "secret
 
 def test_what_is_not_said_has_a_default() -> None:
     settings = Settings.read(GOOD)
-    assert (settings.api, settings.window, settings.port) == ("ChatCompletions", None, 8000)
+    assert (settings.api, settings.window, settings.port) == ("ChatCompletions", None, RUNTIME_PORT)
 
 
 def test_all_is_read() -> None:
