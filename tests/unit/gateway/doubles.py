@@ -70,6 +70,9 @@ class StandInCluster:
         """User, resource, namespace, name; an empty namespace or name means all."""
         self.reviews: list[str] = []
         self.gets = 0
+        self.lose_answers = False
+        """Creates are done, and their answers lost."""
+        self.deleting_seconds = 0.0
         self.on_create: Callable[[Object], None] = lambda _: None
         """What the operator would do."""
         self.objects: dict[str, dict[Key, Object]] = {AGENTS: {}, SESSIONS: {}}
@@ -147,11 +150,14 @@ class StandInCluster:
         assert key not in self.objects[SESSIONS]
         made = {"uid": f"uid-{key.name}", "creationTimestamp": "2026-11-24T00:00:00Z"}
         obj = self.put(SESSIONS, {**manifest, "metadata": {**manifest["metadata"], **made}})
+        if self.lose_answers:
+            raise ClusterUnavailable("the API server does not answer")
         self.on_create(obj)
         return obj
 
     async def delete_session(self, key: Key, uid: str | None) -> None:
         self._up()
+        await asyncio.sleep(self.deleting_seconds)
         known = self.objects[SESSIONS].get(key)
         if known is not None and uid in (None, known["metadata"]["uid"]):
             self.remove(SESSIONS, key)
@@ -207,8 +213,8 @@ class Pod:
     volume: Volume
     speech: Callable[[list[str]], list[str]]
     breaks: list[str] = field(default_factory=list)
-    """What goes wrong, one for each turn request: `before` or `after` it is recorded, `middle` of the answer,
-    `restart` in the middle, `restart first`, `fail`, `cut`."""
+    """What goes wrong, one for each turn request: `before` or `after` it is recorded, `late` after that, `middle` of
+    the answer, `restart` in the middle, `restart first`, `fail`, `cut`."""
     refusals: list[tuple[int, str]] = field(default_factory=list)
     """Status and code of refusals, one for each turn request."""
     gate: asyncio.Event | None = None
@@ -313,6 +319,9 @@ async def _turn(pod: Pod, request: TurnRequest, trouble: str, send: Send) -> Non
     if known is None:
         pod.volume.runs.append(request.turn)
     if trouble == "after":
+        raise ConnectionResetError
+    if trouble == "late":
+        await asyncio.sleep(0.5)
         raise ConnectionResetError
     turn = await _run(pod, request, trouble, send)
     pod.volume.turns[request.turn] = (request, turn)

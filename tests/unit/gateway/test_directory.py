@@ -39,7 +39,9 @@ class AnyOrder(RuleBasedStateMachine):
     def start(self) -> None:
         self.version = 10
         self.server: dict[str, Object] = {}
+        self.log: list[tuple[int, str, Object]] = []
         self.events: list[tuple[str, Object]] = []
+        self.listed: tuple[list[Object], int] = ([], self.version)
         self.answers: list[Object] = []
         self.table = Table(session_view)
         self.table.replace([], self.version)
@@ -50,14 +52,18 @@ class AnyOrder(RuleBasedStateMachine):
     def write(self, name: str) -> None:
         self.version += 1
         self.server[name] = session(self.version, name)
-        self.events.append(("put", self.server[name]))
+        self.tell("put", self.server[name])
         self.answers.append(self.server[name])
 
     @rule(name=names)
     def delete(self, name: str) -> None:
         if self.server.pop(name, None) is not None:
             self.version += 1
-            self.events.append(("forget", session(self.version, name)))
+            self.tell("forget", session(self.version, name))
+
+    def tell(self, what: str, obj: Object) -> None:
+        self.events.append((what, obj))
+        self.log.append((self.version, what, obj))
 
     @rule()
     def watch(self) -> None:
@@ -72,9 +78,14 @@ class AnyOrder(RuleBasedStateMachine):
             assert self.table.offer(obj).version >= int(obj["metadata"]["resourceVersion"])
 
     @rule()
-    def list_again(self) -> None:
-        self.events.clear()
-        self.table.replace(list(self.server.values()), self.version)
+    def ask_for_a_list(self) -> None:
+        self.listed = (list(self.server.values()), self.version)
+
+    @rule()
+    def watch_from_the_list(self) -> None:
+        objects, version = self.listed
+        self.table.replace(objects, version)
+        self.events = [(what, obj) for at, what, obj in self.log if at > version]
 
     @invariant()
     def at_the_end_of_the_watch_it_knows_all(self) -> None:

@@ -177,12 +177,51 @@ async def test_a_session_of_an_agent_that_cannot_start_any_is_not_made(client: A
 
 
 @SHORT
-async def test_a_session_whose_id_no_client_has_learnt_is_deleted(client: AsyncOpenAI, world: World) -> None:
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_session_whose_id_no_client_has_learnt_is_deleted(
+    client: AsyncOpenAI, world: World, stream: bool
+) -> None:
     world.cluster.on_create = lambda obj: None
     with pytest.raises(openai.InternalServerError):
-        await client.responses.create(model="shop/helper", input="a")
+        await client.responses.create(model="shop/helper", input="a", stream=stream)
     await world.gateway.sessions.settle()
     assert world.sessions == {}
+
+
+async def test_a_session_whose_creation_was_not_answered_is_deleted(client: AsyncOpenAI, world: World) -> None:
+    world.cluster.lose_answers = True
+    with pytest.raises(openai.InternalServerError):
+        await client.conversations.create(metadata={"agent": "shop/helper"})
+    await world.gateway.sessions.settle()
+    assert world.sessions == {}
+
+
+async def test_a_session_that_is_being_deleted_is_not_found(client: AsyncOpenAI, world: World) -> None:
+    obj = world.sessions[world.session("mine")]
+    world.cluster.put("agentsessions", {**obj, "metadata": {**obj["metadata"], "deletionTimestamp": "now"}})
+    with pytest.raises(openai.NotFoundError):
+        await ask(client)
+
+
+@SHORT
+async def test_the_time_in_which_a_pod_had_the_turn_is_not_waiting(client: AsyncOpenAI, world: World) -> None:
+    world.pod(world.session("mine")).breaks = ["late"]
+    assert await ask(client) == "hello"
+
+
+async def test_an_empty_answer_is_an_answer(client: AsyncOpenAI, world: World) -> None:
+    world.session("mine")
+    world.speech = lambda _: []
+    text, kinds = await streamed(client)
+    assert text == ""
+    assert kinds[2:] == [
+        "response.output_item.added",
+        "response.content_part.added",
+        "response.output_text.done",
+        "response.content_part.done",
+        "response.output_item.done",
+        "response.completed",
+    ]
 
 
 async def test_a_session_that_another_replica_has_just_made_is_asked_for(client: AsyncOpenAI, world: World) -> None:

@@ -5,7 +5,7 @@ chose (`metadata.conversation`, or the header `X-Tenure-Session`), only the mess
 are new, and what comes before them is not looked at. Without a session, a throwaway one gets all messages.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from tenure_api.wire import Message, Role, Turn, TurnRequest, TurnStatus
 from tenure_gateway.openai import body as read
@@ -180,13 +180,12 @@ class Frame:
         return self._shown("chat.completion.chunk", []) | {"usage": _usage(turn)}
 
 
-@dataclass
+@dataclass(frozen=True)
 class Chunks:
     """Writes the chunks of one streamed completion: the role, text, the reason of its end, `[DONE]`."""
 
     frame: Frame
     include_usage: bool
-    _texts: list[str] = field(default_factory=list, init=False)
 
     def opening(self) -> bytes:
         """The turn is recorded."""
@@ -194,18 +193,14 @@ class Chunks:
 
     def text(self, text: str) -> bytes:
         """More text."""
-        self._texts.append(text)
         return self._chunk({"content": text})
 
     def closing(self, turn: Turn) -> bytes:
         """The turn has ended and is on disk."""
         if turn.status is TurnStatus.FAILED:
             return self.error(turn_failed(turn))
-        final, passed = _answer(turn), "".join(self._texts)
-        # A turn that was joined late, or answered from its record, may have brought less text than it has.
-        rest = self.text(final[len(passed) :]) if final != passed and final.startswith(passed) else b""
         usage = data(self.frame.usage_chunk(turn)) if self.include_usage else b""
-        return rest + self._chunk({}, _finish(turn)) + usage + b"data: [DONE]\n\n"
+        return self._chunk({}, _finish(turn)) + usage + b"data: [DONE]\n\n"
 
     def error(self, error: ApiError) -> bytes:
         """The stream cannot go on."""

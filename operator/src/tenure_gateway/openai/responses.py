@@ -228,7 +228,7 @@ class Events:
     item_id: str
     """Id of the answer's message; `wire.Item` says how it is made."""
     _number: int = field(default=0, init=False)
-    _texts: list[str] = field(default_factory=list, init=False)
+    _begun: bool = field(default=False, init=False)
 
     def opening(self) -> bytes:
         """The turn is recorded."""
@@ -237,35 +237,30 @@ class Events:
 
     def text(self, text: str) -> bytes:
         """More text. This one is on the hot path."""
-        begin = b"" if self._texts else self._begin()
-        self._texts.append(text)
-        number = self._next()
+        begin = self._begin()
         return b'%bevent: response.output_text.delta\ndata: {"type":"response.output_text.delta","item_id":"%b",' % (
             begin,
             self.item_id.encode(),
         ) + b'"output_index":0,"content_index":0,"delta":%b,"logprobs":[],"sequence_number":%d}\n\n' % (
             pydantic_core.to_json(text),
-            number,
+            self._next(),
         )
 
     def closing(self, turn: Turn) -> bytes:
         """The turn has ended and is on disk."""
         shown = response(self.frame, turn)
-        written = b""
-        if turn.status is TurnStatus.COMPLETED and turn.output:
-            final = turn.output[0].text
-            passed = "".join(self._texts)
-            # A turn that was joined late, or answered from its record, may have brought less text than it has.
-            if final != passed and final.startswith(passed):
-                written = self.text(final[len(passed) :])
-            written += (b"" if self._texts else self._begin()) + self._done(final, shown["output"][0])
-        return written + self._event(f"response.{shown['status']}", response=shown)
+        done = self._begin() + self._done(turn.output[0].text, shown["output"][0]) if turn.output else b""
+        return done + self._event(f"response.{shown['status']}", response=shown)
 
     def error(self, error: ApiError) -> bytes:
         """The stream cannot go on."""
         return self._event("error", code=error.code, message=error.message, param=error.param)
 
     def _begin(self) -> bytes:
+        """Announces the answer, once."""
+        if self._begun:
+            return b""
+        self._begun = True
         message = {"id": self.item_id, "type": "message", "status": "in_progress", "role": "assistant", "content": []}
         return self._event("response.output_item.added", output_index=0, item=message) + self._event(
             "response.content_part.added", **self._place(), part=output_text("")
