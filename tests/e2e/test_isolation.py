@@ -20,16 +20,20 @@ except OSError as error:
     print("refused", type(error).__name__)
 """
 FIND = """
-import os, sys
+import os, stat, sys
 needles = [line.encode() for line in sys.stdin.read().split()]
 found = set()
 for root, dirs, files in os.walk("/"):
-    dirs[:] = [d for d in dirs if os.path.join(root, d) not in ("/sys", "/usr", "/lib")]
+    dirs[:] = [d for d in dirs if os.path.join(root, d) not in ("/dev", "/sys", "/usr", "/lib")]
     for name in files:
         path = os.path.join(root, name)
         if path.endswith(("/environ", "/cmdline")) or not path.startswith("/proc"):
             try:
-                with open(path, "rb") as file:
+                if path.startswith("/proc") or stat.S_ISREG(os.stat(path).st_mode):
+                    file = open(path, "rb")
+                else:
+                    continue
+                with file:
                     data = file.read(4_000_000)
             except OSError:
                 continue
