@@ -54,25 +54,30 @@ def nft_tables() -> list[str]:
 
 
 def remove_host_ports(tables_before: Sequence[str]) -> None:
-    """Takes the chains of CNI's `portmap` out of `ip nat`: it leaves them, and the table that it may have made."""
-    if "ip nat" not in nft_tables():
-        return
-    listed = json.loads(run(["nft", "-j", "list", "table", "ip", "nat"]))["nftables"]
+    """Takes the chains of CNI's `portmap` out of the nat tables: it leaves them, and tables that it made itself."""
+    present = nft_tables()
+    for table in ("ip nat", "ip6 nat"):
+        if table in present:
+            _remove_host_ports(table, keep_table=table in tables_before)
+
+
+def _remove_host_ports(table: str, *, keep_table: bool) -> None:
+    listed = json.loads(run(["nft", "-j", "list", "table", *table.split()]))["nftables"]
     chains = [entry["chain"]["name"] for entry in listed if "chain" in entry]
     rules = [entry["rule"] for entry in listed if "rule" in entry]
     ours = [name for name in chains if name.startswith("CNI-")]
     jumps = [r for r in rules if r["chain"] not in ours and '"target": "CNI-' in json.dumps(r["expr"])]
-    lines = [f"delete rule ip nat {rule['chain']} handle {rule['handle']}" for rule in jumps]
-    lines += [f"flush chain ip nat {name}" for name in ours]
-    lines += [f"delete chain ip nat {name}" for name in ours]
-    if "ip nat" not in tables_before and all(r in jumps or r["chain"] in ours for r in rules):
-        lines = ["delete table ip nat"]
+    lines = [f"delete rule {table} {rule['chain']} handle {rule['handle']}" for rule in jumps]
+    lines += [f"flush chain {table} {name}" for name in ours]
+    lines += [f"delete chain {table} {name}" for name in ours]
+    if not keep_table and all(r in jumps or r["chain"] in ours for r in rules):
+        lines = [f"delete table {table}"]
     if lines:
         run(["nft", "-f", "-"], stdin="\n".join(lines) + "\n")
 
 
 def ensure_bridge() -> None:
-    if not Path("/sys/class/net", BRIDGE).exists():
+    if not succeeds(["ip", "link", "show", "dev", BRIDGE]):  # /sys may show the links of another network namespace
         run(["ip", "link", "add", BRIDGE, "type", "bridge"])
         run(["ip", "addr", "add", f"{HOST_ADDRESS}/24", "dev", BRIDGE])
         run(["ip", "link", "set", BRIDGE, "up"])
