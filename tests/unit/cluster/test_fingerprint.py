@@ -15,7 +15,7 @@ COPY --chown=1:1 --chmod=755 \\
 FROM ${BASE_IMAGE}
 COPY --from=builder /wheels /wheels
 COPY ["a b.txt", "/x"]
-RUN --mount=type=cache,target=/root/.cache --mount=type=bind,source=extra,target=/extra make
+RUN --mount=type=cache,target=/cache --mount=type=bind,source=extra,target=/extra make
 """
 
 
