@@ -254,6 +254,29 @@ async def test_an_expired_session_is_deleted_at_its_time(bench: Bench) -> None:
     assert bench.api.find(SESSIONS, "chat") is None
 
 
+async def test_a_session_that_cannot_be_made_expires_in_time_all_the_same(bench: Bench) -> None:
+    def full(verb: str, kind: Kind, _name: str) -> None:
+        if (verb, kind) == ("create", PODS):
+            raise RefusedError("exceeded quota: pods")
+
+    bench.api.before = full
+    bench.session(expiresAt=(NOON + timedelta(seconds=100)).isoformat())
+    await bench.advance(100)
+    assert bench.api.find(SESSIONS, "chat") is None
+
+
+async def test_the_order_of_conditions_and_those_of_others_do_not_matter(bench: Bench) -> None:
+    await bench.running()
+    await bench.advance(60)
+    status = bench.status(SESSIONS, "chat")
+    theirs = {"type": "Audited", "status": "True", "reason": "Fine", "message": ""}
+    bench.api.change(SESSIONS, NAMESPACE, "chat", {"status": {"conditions": [theirs, *reversed(status["conditions"])]}})
+    bench.api.writes.clear()
+    again = await Bench(bench.api, bench.sidecars, at=bench.clock).start()
+    await again.advance(60)
+    assert bench.api.writes == []
+
+
 async def test_a_session_that_is_prolonged_in_the_last_moment_stays(bench: Bench) -> None:
     bench.session(expiresAt=(NOON + timedelta(seconds=100)).isoformat())
     await bench.advance(99)

@@ -117,7 +117,7 @@ def _sidecar(session: Meta, settings: PodSettings, mounts: list[Manifest]) -> Ma
         ],
         "resources": _resources(settings.sidecar),
         "securityContext": _security(SIDECAR_USER) | {"readOnlyRootFilesystem": True},
-        "startupProbe": _get("/healthz", periodSeconds=1, failureThreshold=60),
+        "startupProbe": _get("/healthz", periodSeconds=1, failureThreshold=60, timeoutSeconds=5),
         "readinessProbe": _get("/readyz", periodSeconds=1, failureThreshold=2, timeoutSeconds=2),
         "livenessProbe": _get("/healthz", periodSeconds=10, failureThreshold=6, timeoutSeconds=5),
         "volumeMounts": mounts,

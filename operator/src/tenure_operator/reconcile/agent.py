@@ -15,7 +15,7 @@ from tenure_operator.errors import ContendedError, RefusedError
 from tenure_operator.kinds import ACCOUNTS, AGENTS, CONFIG_MAPS, POLICIES, SESSIONS, Key, Manifest, Meta
 from tenure_operator.probes import MISSING_SECONDS, PRESENT_SECONDS, SecretProbes
 from tenure_operator.reconcile.children import Child, Create, Repair, Standing, is_deleting, step
-from tenure_operator.reconcile.verdict import Progress, Verdict, conditions, ready, stalled, waiting
+from tenure_operator.reconcile.verdict import Progress, Verdict, comparable, conditions, ready, stalled, waiting
 from tenure_operator.reconcile.world import Wanted, World
 from tenure_operator.wakes import ready_status
 
@@ -161,7 +161,7 @@ class AgentReconciler:
             sessions=seen.sessions,
             conditions=merge(before.conditions, said, self._world.now()),
         )
-        if after == before:
+        if comparable(after) == comparable(before):
             return
         await self._world.write_status(AGENTS, seen.meta, after)
         was = next((condition for condition in before.conditions if condition.type == "Ready"), None)

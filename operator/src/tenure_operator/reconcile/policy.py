@@ -5,7 +5,7 @@ from tenure_api.policy import Delivery, MemoryPolicy, MemoryPolicyStatus
 from tenure_operator.cache import Cache, name_of
 from tenure_operator.kinds import POLICIES, Key, Manifest, Meta
 from tenure_operator.reconcile.children import is_deleting
-from tenure_operator.reconcile.verdict import Verdict, conditions, ready, waiting
+from tenure_operator.reconcile.verdict import Verdict, comparable, conditions, ready, waiting
 from tenure_operator.reconcile.world import World
 from tenure_operator.wakes import ready_status
 
@@ -53,5 +53,5 @@ class PolicyReconciler:
             sessions=sessions,
             conditions=merge(before.conditions, said, self._world.now()),
         )
-        if after != before:
+        if comparable(after) != comparable(before):
             await self._world.write_status(POLICIES, meta, after)

@@ -37,7 +37,7 @@ from tenure_operator.reconcile.session_plan import (
     is_outdated,
 )
 from tenure_operator.reconcile.session_status import COUNTERS_SECONDS, Facts, is_urgent, session_status
-from tenure_operator.reconcile.verdict import Progress, Verdict, stalled
+from tenure_operator.reconcile.verdict import Progress, Verdict, comparable, stalled
 from tenure_operator.reconcile.world import World
 from tenure_operator.sidecars import Address, Sidecars
 from tenure_operator.wakes import ready_status
@@ -64,6 +64,8 @@ class SessionReconciler:
         lifetime = (session.spec.expires_at - now).total_seconds() if session.spec.expires_at else None
         if lifetime is not None and lifetime <= 0:
             return await self._expire(manifest)
+        if lifetime is not None:
+            self._world.ask(at, lifetime)  # now, since this look may fail and be backed off beyond that time
         seen = await self._observe(manifest, session)
         plan = decide(seen, self._surroundings(), now)
         try:
@@ -77,7 +79,7 @@ class SessionReconciler:
             raise
         later = await self._report(seen, plan, now)
         self._keep_contact(name)
-        return min((delay for delay in (plan.again, later, lifetime) if delay is not None), default=None)
+        return min((delay for delay in (plan.again, later) if delay is not None), default=None)
 
     # --- observe -------------------------------------------------------------------------------------------------
 
@@ -127,6 +129,10 @@ class SessionReconciler:
         wanted = pod_hash(meta.name, spec.spec, self._world.fixed.pods)
         if ours is None or not is_outdated(ours, wanted):
             return False
+        holder = self._world.replacing.get(agent)
+        held = self._pod(holder) if holder else None
+        if held is not None and pods.is_ready(held) and not is_outdated(held, wanted):
+            del self._world.replacing[agent]  # done, though its status has not told us
         others = [name_of(s) for s in self._world.cache.sessions_of(agent) if name_of(s) != session]
         return self._world.replacing.get(agent) in others or any(
             (pod := self._pod(other)) is not None and not pods.is_ready(pod) for other in others
@@ -202,7 +208,7 @@ class SessionReconciler:
             return None
         name, before = (seen.meta.namespace, seen.meta.name), seen.session.status
         after = session_status(before, self._facts(seen, plan.verdict), now)
-        if after == before:
+        if comparable(after) == comparable(before):
             return None
         since = (now - self._written.setdefault(name, now)).total_seconds()
         if not is_urgent(before, after) and since < COUNTERS_SECONDS:
@@ -210,7 +216,7 @@ class SessionReconciler:
         await self._world.write_status(SESSIONS, seen.meta, after)
         self._written[name] = now
         await self._tell(seen.meta, before, plan)
-        if plan.verdict.is_ready:
+        if plan.verdict.is_ready and before.pod_ip != after.pod_ip:
             self._next_in_rollout(name)
         return None
 
@@ -268,7 +274,7 @@ class SessionReconciler:
                 return
 
     def _keep_contact(self, session: Name) -> None:
-        """Visits a sidecar as soon as it has started, and again when its pod turns ready."""
+        """Has a sidecar visited as soon as it has started; each visit asks for the next."""
         pod = self._pod(session)
         if (
             pod is not None

@@ -8,7 +8,7 @@ from tenure_api.session import AgentSessionStatus, JournalStatus, PolicySeen
 from tenure_api.wire import EffectivePolicy, Report
 from tenure_operator.kinds import Manifest
 from tenure_operator.reconcile import pods
-from tenure_operator.reconcile.verdict import Verdict, conditions, ours
+from tenure_operator.reconcile.verdict import Verdict, comparable, conditions
 from tenure_operator.sightings import Sighting
 
 COUNTERS = {"journal": None, "turns": None, "last_activity_time": None}
@@ -109,7 +109,7 @@ def is_urgent(before: AgentSessionStatus, after: AgentSessionStatus) -> bool:
 
     While a session is not ready, what its sidecar says besides can wait until it is: one write less in each start.
     """
-    if before.model_copy(update=COUNTERS) == after.model_copy(update=COUNTERS):
+    if comparable(before).model_copy(update=COUNTERS) == comparable(after).model_copy(update=COUNTERS):
         return False
     if any(c.type == ConditionType.READY and c.status is ConditionStatus.TRUE for c in after.conditions):
         return True
@@ -123,5 +123,5 @@ def _outline(status: AgentSessionStatus) -> tuple[object, ...]:
         status.pod_name,
         status.pod_ip,
         status.volume_claim_name,
-        {condition.type: condition for condition in ours(status.conditions) if condition.type in summary},
+        {condition.type: condition for condition in status.conditions if condition.type in summary},
     )

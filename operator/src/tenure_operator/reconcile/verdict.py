@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import Enum, auto
+from typing import Any, Protocol, Self, TypeVar
 
 from tenure_api.conditions import Condition, ConditionStatus, ConditionType, Reason
 
@@ -63,6 +64,17 @@ def conditions(verdict: Verdict, generation: int) -> list[Condition]:
     return found
 
 
-def ours(known: list[Condition]) -> list[Condition]:
-    """The conditions that we write; others may keep theirs beside them."""
-    return [condition for condition in known if condition.type in list(ConditionType)]
+class _Status(Protocol):
+    @property
+    def conditions(self) -> list[Condition]: ...
+
+    def model_copy(self, *, update: dict[str, Any]) -> Self: ...
+
+
+S = TypeVar("S", bound=_Status)
+
+
+def comparable(status: S) -> S:
+    """A status by what we say in it: others may keep conditions beside ours, and the API server orders them."""
+    ours = [condition for condition in status.conditions if condition.type in list(ConditionType)]
+    return status.model_copy(update={"conditions": sorted(ours, key=lambda condition: condition.type)})
