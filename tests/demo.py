@@ -1,6 +1,7 @@
 """`make demo`: the whole story on a real cluster, told as a person would want to read it."""
 
 import json
+import json
 import sys
 import time
 from collections.abc import Callable

@@ -25,7 +25,7 @@ from tenure_operator.settings import Settings as OperatorSettings
 from tenure_operator.settings import from_environment as operator_settings
 from tenure_sidecar.metrics import Metrics as SidecarMetrics
 
-SESSION = Meta("place", "chat", "uid", 1, False)
+SESSION = Meta("place", "chat", "uid", 1)
 WORKLOADS = ("tenure-operator", "tenure-gateway", "tenure-test")
 
 
