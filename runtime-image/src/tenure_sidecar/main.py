@@ -97,6 +97,7 @@ def server_of(doors: Doors) -> Server:
     return Server(
         uvicorn.Config(
             doors,
+            interface="asgi3",
             http="httptools",
             ws="none",
             lifespan="off",

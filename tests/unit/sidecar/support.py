@@ -89,7 +89,7 @@ def files_of(directory: Path) -> dict[str, bytes]:
 @asynccontextmanager
 async def hosting(app: App, *listeners: socket.socket) -> AsyncIterator[None]:
     """The application behind these sockets, by uvicorn's protocol but without its server, whose end takes its time."""
-    config = uvicorn.Config(app, http="httptools", ws="none", lifespan="off", log_config=None, access_log=False)
+    config = uvicorn.Config(app, interface="asgi3", http="httptools", ws="none", lifespan="off", log_config=None)
     config.load()
     state = ServerState()
 

@@ -244,6 +244,7 @@ def test_a_replayed_response_says_the_same() -> None:
 def test_what_is_a_whole_answer() -> None:
     assert CHAT.is_answer(WHOLE)
     assert RESPONSES.is_answer(RESPONSE)
-    for nothing in (None, [], {}, {"choices": []}, {"choices": [1]}, {"choices": [{}]}, {"output": 1}, "text"):
+    nothings: list[Any] = [None, [], {}, {"choices": []}, {"choices": [1]}, {"choices": [{}]}, {"output": 1}, "text"]
+    for nothing in nothings:
         assert not CHAT.is_answer(nothing)
         assert not RESPONSES.is_answer(nothing)

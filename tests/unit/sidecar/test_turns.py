@@ -77,22 +77,14 @@ async def test_a_running_turn_sent_again_is_joined_with_the_text_so_far(world: W
     assert (await anext(late))["type"] == "started"
     while text_of([await anext(late)]) != "one":
         pass
-    latest = [event async for event in aiter_two(world, request)]
-    assert [event["type"] for event in latest] == ["started", "delta"]
+    latest = world.listen(request)
+    assert (await anext(latest))["type"] == "started"
+    assert await anext(latest) == {"type": "delta", "text": "one"}
     pause.set()
     events = await first
     assert text_of(events) == "one two three"
     assert [event async for event in late][-1] == events[-1]
     assert len(world.model.requests) == 1
-
-
-async def aiter_two(world: World, request: object) -> object:  # type: ignore[no-untyped-def]
-    count = 0
-    async for event in world.listen(request):  # type: ignore[arg-type]
-        yield event
-        count += 1
-        if count == 2:
-            return
 
 
 async def test_a_turn_goes_on_when_its_client_leaves(world: World) -> None:
@@ -101,7 +93,7 @@ async def test_a_turn_goes_on_when_its_client_leaves(world: World) -> None:
     request = a_turn("count")
     listening = world.listen(request)
     assert (await anext(listening))["type"] == "started"
-    await listening.aclose()  # type: ignore[attr-defined]
+    await listening.aclose()
     pause.set()
     await until(lambda: world.session.turns.active is None)
     turn = (await world.get(f"/v1/turns/{request.turn}")).json()
@@ -117,7 +109,7 @@ async def test_turns_wait_for_one_another_and_too_many_are_refused(world: World)
     waiting = []
     for n in range(MOST_WAITING):
         waiting.append(asyncio.create_task(world.turn(str(n + 1))))
-        await until(lambda n=n: world.session.turns._waiting.qsize() == n + 1)
+        await until(lambda: world.session.turns._waiting.qsize() == len(waiting))
     assert await world.refused(a_turn("one too many")) == (409, "session_busy")
     pause.set()
     ended = await asyncio.gather(first, *waiting)
@@ -223,10 +215,8 @@ async def test_an_agent_that_asks_something_else_when_run_again_is_stopped(world
 
 async def test_a_turn_waits_for_an_agent_that_is_not_up_yet(tmp_path: Path) -> None:
     async with a_world(tmp_path) as world:
-        world.settings = world.settings
         await world.stop()
-        port, agent = world.agent_port, world.container
-        async with serving(answering_nothing) as free:
+        async with serving(world.agents) as free:
             world.agent_port = free
         await world.start()
         await world.ready()
@@ -234,13 +224,8 @@ async def test_a_turn_waits_for_an_agent_that_is_not_up_yet(tmp_path: Path) -> N
         await until(lambda: world.session.turns.active)
         await asyncio.sleep(0.05)
         assert not asked.done()
-        async with serving(agent, port=world.agent_port):
+        async with serving(world.agents, port=world.agent_port):
             assert text_of(await asked) == "Hello there friend"
-        world.agent_port = port
-
-
-async def answering_nothing(scope: object, receive: object, send: object) -> None:
-    raise AssertionError("nobody calls")
 
 
 async def test_the_agent_that_answers_nonsense_fails_the_turn(tmp_path: Path) -> None:

@@ -1,8 +1,9 @@
-"""A sidecar with its surroundings, over real loopback sockets: a scripted model before it, a scripted agent behind it."""
+"""A sidecar with its surroundings over real loopback sockets: a scripted model and a scripted agent."""
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import httpx
 from tenure_api.tokens import Signer, new_private_key, public_key
 from tenure_api.wire import ModelTarget, SessionConfig, TurnRequest
 from tenure_sidecar import asgi
-from tenure_sidecar.asgi import App, Receive, Scope, Send
+from tenure_sidecar.asgi import Receive, Scope, Send
 from tenure_sidecar.config import CONFIG_FILE
 from tenure_sidecar.main import build
 from tenure_sidecar.settings import Settings
@@ -182,6 +183,10 @@ class World:
         assert isinstance(self.agent, Agent)
         return self.agent
 
+    async def agents(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Whoever is the agent at the moment."""
+        await self.agent(scope, receive, send)
+
     async def start(self, session_uid: str = SESSION) -> None:
         """Start the sidecar, as after its end or its death."""
         self._sidecar = AsyncExitStack()
@@ -224,8 +229,6 @@ class World:
 
     def token(self, issuer: str = "gateway", uid: str = SESSION) -> dict[str, str]:
         key = {"gateway": GATEWAY, "operator": OPERATOR}[issuer]
-        import time
-
         signer = Signer(issuer, key)  # type: ignore[arg-type]
         return {"authorization": f"Bearer {signer.token(uid, time.time())}"}
 
@@ -255,7 +258,7 @@ class World:
         answer = await self.http.post("/v1/turns", content=body, headers=self.token(), timeout=20)
         return answer.status_code, answer.json()["code"]
 
-    async def listen(self, request: TurnRequest) -> AsyncIterator[Json]:
+    async def listen(self, request: TurnRequest) -> AsyncGenerator[Json]:
         """The events of a turn as they come."""
         body = request.model_dump_json(by_alias=True)
         async with self.http.stream("POST", "/v1/turns", content=body, headers=self.token(), timeout=20) as answer:
@@ -285,11 +288,11 @@ def text_of(events: list[Json]) -> str:
 
 
 @asynccontextmanager
-async def a_world(directory: Path, agent: App | None = None) -> AsyncIterator[World]:
+async def a_world(directory: Path, agent: Scripted | None = None) -> AsyncIterator[World]:
     """A sidecar that is ready, with its surroundings."""
     world = World(directory)
     if agent is not None:
-        world.agent = agent  # type: ignore[assignment]
+        world.agent = agent
     for name in ("data", "key", "config", "credentials/model"):
         (directory / name).mkdir(parents=True)
     (directory / "key/data-key").write_bytes(KEY)
@@ -297,7 +300,7 @@ async def a_world(directory: Path, agent: App | None = None) -> AsyncIterator[Wo
     (directory / "credentials/model/api-key").write_text(CREDENTIAL + "\n")
     (directory / "config/operator.pub").write_text(public_key(OPERATOR))
     (directory / "config/gateway.pub").write_text(public_key(GATEWAY))
-    async with serving(world.model) as model_port, serving(world.agent) as agent_port:
+    async with serving(world.model) as model_port, serving(world.agents) as agent_port:
         world.model_port, world.agent_port = model_port, agent_port
         target = ModelTarget(name="m", base_url=f"http://127.0.0.1:{model_port}/v1", credential="model/api-key")
         world.config = a_config(a_route(target), instructions="Be brief.")
