@@ -1,9 +1,8 @@
 """`make demo`: the whole story on a real cluster, told as a person would want to read it."""
 
-import json
-import json
 import sys
 import time
+import tomllib
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -73,10 +72,10 @@ def main() -> None:
         )
         name = bytes.fromhex(conversation.id.removeprefix("conv_")).decode().split("/")[1]
         step("its session: a pod and a volume of its own", lambda: _ready(mine, name))
-        story = json.loads((EXAMPLE / "story.json").read_text())
+        story = tomllib.loads((EXAMPLE / "story.toml").read_text())
         for text in story["before"]:
             ask(client, agent, conversation.id, text)
-        say("\n" + mine.run("get", "agents,agentsessions"))
+        say()
         pod = f"{name}-session"
         old = mine.get("pod", pod)["metadata"]["uid"]
         began = time.monotonic()
@@ -84,6 +83,7 @@ def main() -> None:
         step("the operator makes a new one on the same volume", lambda: _ready(mine, name))
         say(f"  the session was back {time.monotonic() - began:.1f} s after its death")
         answer = ask(client, agent, conversation.id, story["after"])
+        say("\n" + mine.run("get", "agents,agentsessions").rstrip())
     remembered = story["remembers"].lower() in answer.lower()
     say(
         "\nThe agent still knows."
