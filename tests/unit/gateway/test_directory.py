@@ -185,3 +185,10 @@ async def test_who_no_longer_waits_leaves_nothing_behind() -> None:
     waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
     assert directory.sessions._waiters == {}
+
+
+def test_a_list_that_is_older_than_an_answer_does_not_take_it_back() -> None:
+    table = Table(session_view)
+    table.offer(session(5))
+    table.replace([], 4)
+    assert table.get(KEY) is not None

@@ -200,7 +200,7 @@ async def test_a_session_that_is_being_deleted_is_not_found(client: AsyncOpenAI,
     obj = world.sessions[world.session("mine")]
     world.cluster.put("agentsessions", {**obj, "metadata": {**obj["metadata"], "deletionTimestamp": "now"}})
     with pytest.raises(openai.NotFoundError):
-        await ask(client)
+        await client.conversations.retrieve("shop/mine")
 
 
 @SHORT

@@ -41,16 +41,16 @@ async def get(url: str) -> httpx2.Response:
 async def closed(url: str) -> None:
     """Returns when nobody listens there any more."""
     async with asyncio.timeout(5):
-        with contextlib.suppress(httpx2.ConnectError):
+        with contextlib.suppress(httpx2.TransportError):
             while True:
                 await get(url)
 
 
 @pytest.fixture
 async def process(world: World, request: pytest.FixtureRequest) -> AsyncIterator[Process]:
-    """Drains for as many seconds as its parameter says."""
-    delay = getattr(request, "param", 0)
-    settings = Settings(port=free_port(), metrics_port=free_port(), drain_delay_seconds=delay, drain_seconds=1)
+    """Its parameters are the two drain times."""
+    delay, bound = getattr(request, "param", (0, 20))
+    settings = Settings(port=free_port(), metrics_port=free_port(), drain_delay_seconds=delay, drain_seconds=bound)
     process = Process(world, settings)
     for url in (f"{world.url}/v1/models", f"{process.probes}/healthz"):
         async with asyncio.timeout(5):
@@ -88,7 +88,7 @@ async def test_it_is_not_ready_before_it_knows_agents_and_sessions(world: World,
     assert (answer.status_code, answer.text) == (503, "agents and sessions are being listed")
 
 
-@pytest.mark.parametrize("process", [1], indirect=True)
+@pytest.mark.parametrize("process", [(1.5, 20)], indirect=True)
 async def test_it_ends_when_streams_have_ended_and_serves_new_requests_till_its_door_closes(
     world: World, process: Process
 ) -> None:
@@ -99,7 +99,7 @@ async def test_it_ends_when_streams_have_ended_and_serves_new_requests_till_its_
         process.stop.set()
         await until(lambda: world.gateway.front.draining)
         assert (await get(f"{process.probes}/readyz")).text == "shutting down"
-        await asyncio.sleep(0.4)  # long enough for a server that closes its door at once
+        await asyncio.sleep(0.3)  # long enough for a server that closes its door at once
         late = await get(f"{world.url}/v1/models")
         assert late.status_code == 401
         assert late.headers["connection"] == "close"
@@ -111,6 +111,7 @@ async def test_it_ends_when_streams_have_ended_and_serves_new_requests_till_its_
     await process.task
 
 
+@pytest.mark.parametrize("process", [(0, 1)], indirect=True)
 async def test_a_stream_that_does_not_end_is_cut_at_the_bound(world: World, process: Process) -> None:
     world.pod(world.session("mine")).gate = asyncio.Event()
     async with world.client(world.alice) as client:
