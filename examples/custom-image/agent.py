@@ -1,4 +1,4 @@
-"""An agent loop of your own: it thinks first and answers then, with nothing but Python's standard library.
+"""An agent loop of your own: it writes a draft and shortens what is long, with Python's standard library alone.
 
 Tenure asks of an image that it serve OpenAI Chat Completions on port 8000 and call its model with OPENAI_API_KEY at
 OPENAI_BASE_URL. Each request carries the instructions and the whole conversation, so the loop keeps nothing itself.
@@ -22,8 +22,9 @@ from typing import Any
 MODEL = os.environ["OPENAI_BASE_URL"].rstrip("/") + "/chat/completions"
 KEY = os.environ["OPENAI_API_KEY"]
 
-THINK = "Before you answer: write down in one sentence what the user wants. Do not answer yet."
-ANSWER = "What the user wants, as you have written it down: {thought}\nNow answer the user."
+LONG = 40
+"""Words from which on a draft is shortened."""
+SHORTEN = "Say that again in fewer words."
 
 
 def call_model(request: dict[str, Any]) -> HTTPResponse:
@@ -34,18 +35,30 @@ def call_model(request: dict[str, Any]) -> HTTPResponse:
     return answering
 
 
-def think(request: dict[str, Any]) -> str:
-    """The first call: what does the user want?"""
-    asked = {"model": request["model"], "messages": [*request["messages"], {"role": "system", "content": THINK}]}
-    with call_model(asked) as answer:
-        content: str = json.load(answer)["choices"][0]["message"]["content"]
-        return content
+def draft(request: dict[str, Any]) -> dict[str, Any]:
+    """The first call, not streamed: a whole chat completion."""
+    asked = {name: value for name, value in request.items() if name not in ("stream", "stream_options")}
+    with call_model(asked) as answering:
+        completion: dict[str, Any] = json.load(answering)
+        return completion
 
 
-def answer(request: dict[str, Any], thought: str) -> HTTPResponse:
-    """The second call: the answer, streamed if the request says so."""
-    known = {"role": "system", "content": ANSWER.format(thought=thought)}
-    return call_model({**request, "messages": [*request["messages"], known]})
+def shorten(request: dict[str, Any], text: str) -> HTTPResponse:
+    """The second call, if there is one; streamed if the request says so."""
+    revision = [{"role": "assistant", "content": text}, {"role": "user", "content": SHORTEN}]
+    return call_model({**request, "messages": [*request["messages"], *revision]})
+
+
+def as_stream(completion: dict[str, Any]) -> bytes:
+    """A whole chat completion as the events of a streamed one."""
+    (choice,) = completion["choices"]
+    chunk = {
+        **{name: completion[name] for name in ("id", "created", "model")},
+        "object": "chat.completion.chunk",
+        "choices": [{"index": 0, "delta": choice["message"], "finish_reason": choice["finish_reason"]}],
+        "usage": completion.get("usage"),
+    }
+    return b"data: " + json.dumps(chunk).encode() + b"\n\ndata: [DONE]\n\n"
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -57,16 +70,26 @@ class Handler(BaseHTTPRequestHandler):
         """One turn."""
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         if not hmac.compare_digest(self.headers.get("Authorization", ""), f"Bearer {KEY}"):
-            self.refuse(401, b'{"error": {"message": "wrong bearer token", "type": "invalid_request_error"}}')
+            self.reply(401, b'{"error": {"message": "wrong bearer token", "type": "invalid_request_error"}}')
         elif self.path != "/v1/chat/completions":
-            self.refuse(404, b'{"error": {"message": "no such path", "type": "invalid_request_error"}}')
+            self.reply(404, b'{"error": {"message": "no such path", "type": "invalid_request_error"}}')
         else:
             try:
-                request = json.loads(body)
-                with answer(request, think(request)) as answering:
-                    self.pass_on(answering)
+                self.answer(json.loads(body))
             except urllib.error.HTTPError as error:
-                self.refuse(error.code, error.read())
+                self.reply(error.code, error.read())
+
+    def answer(self, request: dict[str, Any]) -> None:
+        """The loop itself."""
+        completion = draft(request)
+        text = completion["choices"][0]["message"]["content"]
+        if len(text.split()) >= LONG:
+            with shorten(request, text) as answering:
+                self.pass_on(answering)
+        elif request.get("stream"):
+            self.reply(200, as_stream(completion), "text/event-stream")
+        else:
+            self.reply(200, json.dumps(completion).encode())
 
     def pass_on(self, answering: HTTPResponse) -> None:
         """Sends the model's answer on, token by token as it comes."""
@@ -78,10 +101,10 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
         self.wfile.write(b"0\r\n\r\n")
 
-    def refuse(self, status: int, body: bytes) -> None:
-        """Sends an error."""
+    def reply(self, status: int, body: bytes, content_type: str = "application/json") -> None:
+        """Sends an answer that is complete."""
         self.send_response(status)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)

@@ -34,6 +34,7 @@ TABLE = (
     Image("tenure/runtime", ".", "runtime-image/Dockerfile"),
     Image("tenure/scripted-model", "tests/doubles/scripted_model", "tests/doubles/scripted_model/Dockerfile"),
     Image("tenure/demo-model", "examples/demo-model", "examples/demo-model/Dockerfile"),
+    Image("tenure/custom-agent", "examples/custom-image", "examples/custom-image/Dockerfile"),
 )
 
 

@@ -57,7 +57,13 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_table_names_what_the_project_ships() -> None:
     names = [image.name for image in images.TABLE]
-    assert names == ["tenure/control-plane", "tenure/runtime", "tenure/scripted-model", "tenure/demo-model"]
+    assert names == [
+        "tenure/control-plane",
+        "tenure/runtime",
+        "tenure/scripted-model",
+        "tenure/demo-model",
+        "tenure/custom-agent",
+    ]
     assert images.TABLE[0].tagged("dev") == "tenure/control-plane:dev"
 
 

@@ -34,13 +34,24 @@ async def agent() -> AsyncIterator[tuple[ScriptedModel, openai.AsyncOpenAI]]:
         assert await process.wait() == 0
 
 
-async def test_it_thinks_and_then_answers(agent: tuple[ScriptedModel, openai.AsyncOpenAI]) -> None:
-    model, client = agent
-    messages = [*MESSAGES, {"role": "user", "content": "What is my name?"}]
+async def answer(client: openai.AsyncOpenAI, text: str) -> str:
+    messages = [*MESSAGES, {"role": "user", "content": text}]
     stream = await client.chat.completions.create(model="helper", messages=messages, stream=True)
-    text = "".join([c.choices[0].delta.content or "" async for c in stream if c.choices])
-    assert text == "Your name is Ada."
-    assert [(call["messages"], call["stream"]) for call in model.calls.report(None)["calls"]] == [(4, False), (4, True)]
+    return "".join([c.choices[0].delta.content or "" async for c in stream if c.choices])
+
+
+async def test_a_short_draft_is_the_answer(agent: tuple[ScriptedModel, openai.AsyncOpenAI]) -> None:
+    model, client = agent
+    assert await answer(client, "What is my name?") == "Your name is Ada."
+    whole = await client.chat.completions.create(model="helper", messages=MESSAGES)
+    assert whole.choices[0].message.content == "I will remember that your name is Ada."
+    assert model.calls.report(None)["count"] == 2
+
+
+async def test_a_long_draft_is_shortened_by_a_second_call(agent: tuple[ScriptedModel, openai.AsyncOpenAI]) -> None:
+    model, client = agent
+    assert await answer(client, "words: 40") == "This is answer 3."
+    assert [(call["messages"], call["stream"]) for call in model.calls.report(None)["calls"]] == [(3, False), (5, True)]
 
 
 async def test_it_passes_errors_on_and_lets_no_stranger_in(agent: tuple[ScriptedModel, openai.AsyncOpenAI]) -> None:
