@@ -11,6 +11,7 @@ import functools
 import ssl
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -24,6 +25,9 @@ _PAUSE_AT = 256 * 1024
 """Unread bytes of a body at which reading from the socket is paused."""
 _IDLE_SECONDS = 30
 _MOST_IDLE = 8
+_LINGER_SECONDS = 1.0
+_LINGER_LIMIT = 4096
+"""How long, and for how many bytes, the end of a transfer is waited for after the end of its answer."""
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -77,6 +81,8 @@ class _Connection(asyncio.Protocol):
         self._unread = 0
         self._paused = False
         self._waiter: asyncio.Future[None] | None = None
+        self._on_end: Callable[[], None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
 
     # --- asyncio.Protocol ---
 
@@ -95,6 +101,8 @@ class _Connection(asyncio.Protocol):
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._fail(GarbageError("the answer is not HTTP"))
         else:
+            if self._on_end is not None and (self.complete or self._unread > _LINGER_LIMIT):
+                self._end_lingering()
             if not self.headers_done and self._before_body > HEADERS_LIMIT:
                 self._fail(GarbageError("the headers of the answer are too long"))
         self._wake()
@@ -174,6 +182,18 @@ class _Connection(asyncio.Protocol):
             self._transport.resume_reading()
         return data
 
+    def linger(self, then: Callable[[], None]) -> None:
+        """Call `then` when the answer is complete, or when it has not become so in time."""
+        self._on_end = then
+        self._timer = asyncio.get_running_loop().call_later(_LINGER_SECONDS, self._end_lingering)
+
+    def _end_lingering(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._on_end is not None:
+            then, self._on_end = self._on_end, None
+            then()
+
     def abort(self) -> None:
         self.lost = True
         if self._transport is not None:
@@ -225,9 +245,13 @@ class Response:
             parts.append(part)
         return b"".join(parts)
 
-    def close(self) -> None:
-        """Keep the connection if the answer was read to its end, else end it."""
-        self._client.give_back(self._connection)
+    def close(self, ended: bool = False) -> None:
+        """Keep the connection if the answer was read to its end, else end it.
+
+        `ended` says that the answer is over for its reader, who did not wait for the end of its transfer: the
+        connection is kept if that comes soon.
+        """
+        self._client.give_back(self._connection, ended)
 
 
 class Client:
@@ -274,12 +298,14 @@ class Client:
             raise
         return Response(connection, self)
 
-    def give_back(self, connection: _Connection) -> None:
+    def give_back(self, connection: _Connection, ended: bool) -> None:
         """A connection whose answer nobody reads any more."""
         idle = self._idle.setdefault(connection.origin, [])
         if connection.reusable and len(idle) < _MOST_IDLE:
             connection.rest()
             idle.append(connection)
+        elif ended and not connection.complete and not connection.lost:
+            connection.linger(lambda: self.give_back(connection, False))
         else:
             connection.abort()
 

@@ -1,11 +1,11 @@
 """A turn that waits or runs, and those who listen to it."""
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 
 from tenure_api.wire import Turn, TurnRequest
+from tenure_sidecar.codec import encode
 from tenure_sidecar.errors import RefusedError
 
 _RESTARTED = b'{"type":"restarted"}\n'
@@ -16,7 +16,7 @@ def _turn_event(kind: bytes, turn: Turn) -> bytes:
 
 
 def _delta(text: str) -> bytes:
-    return b'{"type":"delta","text":%b}\n' % json.dumps(text).encode()
+    return b'{"type":"delta","text":%b}\n' % encode(text)
 
 
 class Live:

@@ -28,7 +28,8 @@ class Metrics:
             "tenure_model_calls", "Attempts to call a model endpoint, by outcome.", ["outcome"], registry=self._registry
         )
         self._replays = Counter("tenure_model_replays", "Steps answered from the journal.", registry=self._registry)
-        self._tokens = Counter("tenure_model_tokens", "Tokens, as reported.", ["direction"], registry=self._registry)
+        tokens = Counter("tenure_model_tokens", "Tokens, as reported.", ["direction"], registry=self._registry)
+        self._input, self._output = tokens.labels("input"), tokens.labels("output")
         self._erased = Counter("tenure_retention_turns_deleted", "Turns deleted by policy.", registry=self._registry)
         self._residue = Gauge(
             "tenure_retention_residue", "Places that the last sweep could not clean.", registry=self._registry
@@ -50,8 +51,8 @@ class Metrics:
 
     def used(self, usage: Usage) -> None:
         """An answer has reported its tokens."""
-        self._tokens.labels("input").inc(usage.input_tokens)
-        self._tokens.labels("output").inc(usage.output_tokens)
+        self._input.inc(usage.input_tokens)
+        self._output.inc(usage.output_tokens)
 
     def replayed(self) -> None:
         """A step was answered from the journal."""

@@ -3,12 +3,12 @@
 It serves OpenAI Chat Completions. The answer may come as a stream or, from an image that ignores `stream`, as a whole.
 """
 
-import json
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from tenure_api.wire import Message, Role, TurnRequest
 from tenure_sidecar.asgi import JSON, SSE
+from tenure_sidecar.codec import decode, encode
 from tenure_sidecar.errors import BrokenError, GarbageError, SidecarError
 from tenure_sidecar.http1 import Client, Response
 from tenure_sidecar.sse import Parser
@@ -52,7 +52,7 @@ def request_body(agent: str, instructions: str, history: Iterable[bytes], reques
         "max_completion_tokens": request.max_output_tokens,
     }
     options |= {field: value for field, value in chosen.items() if value is not None}
-    return json.dumps(options).encode()[:-1] + b', "messages": [' + b",".join(messages) + b"]}"
+    return encode(options)[:-1] + b',"messages":[' + b",".join(messages) + b"]}"
 
 
 def well_formed(text: str) -> str:
@@ -85,14 +85,17 @@ class RuntimeClient:
         token = (self._pod_token() or "").encode()
         headers = [(b"content-type", JSON), (b"authorization", b"Bearer " + token)]
         response = await self._client.send("POST", self._url, headers, body)
+        ended = False
         try:
             if response.status != 200:
                 raise _failure(await response.read_all(_ERROR_LIMIT), f"the agent answered {response.status}")
             if response.content_type == SSE:
-                return await _streamed(response, on_text)
+                answered = await _streamed(response, on_text)
+                ended = True
+                return answered
             answered = _whole(await response.read_all(ANSWER_LIMIT))
         finally:
-            response.close()
+            response.close(ended)
         on_text(answered.text)
         return answered
 
@@ -147,7 +150,7 @@ def _text(value: object) -> str:
 
 def _object(data: bytes) -> dict[str, Any]:
     try:
-        value = json.loads(data)
+        value = decode(data)
     except ValueError:
         value = None
     if not isinstance(value, dict):

@@ -31,6 +31,10 @@ class Parser:
 
     def feed(self, part: bytes) -> list[Event]:
         """The events that `part` completes. Raises `GarbageError` if an event is too long."""
+        if not (self._rest or self._data or self._name) and part.endswith(b"\n\n") and b"\r" not in part:
+            blocks = part[:-2].split(b"\n\n")
+            if all(block.startswith(b"data: ") and b"\n" not in block for block in blocks):
+                return [Event(b"", block[6:]) for block in blocks]  # as nearly every part comes
         lines = (self._rest + part).split(b"\n")
         self._rest = lines.pop()
         events = []

@@ -5,12 +5,12 @@ failed leaves nothing behind but its outcome, as in the OpenAI API.
 """
 
 import hashlib
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from tenure_api.wire import Item, ItemPage, Message, Role, Turn, TurnRequest, TurnStatus
 from tenure_sidecar.clock import moment
+from tenure_sidecar.codec import encode
 from tenure_sidecar.errors import RefusedError
 from tenure_sidecar.journal.records import TurnEnd, TurnStart
 from tenure_sidecar.journal.store import Record
@@ -23,7 +23,7 @@ def digest_of(request: TurnRequest) -> bytes:
 
 def messages_json(messages: Iterable[Message]) -> bytes:
     """Messages in the form of the chat completions API, joined by commas."""
-    return b",".join(json.dumps({"role": m.role, "content": m.text}).encode() for m in messages)
+    return b",".join(encode({"role": m.role.value, "content": m.text}) for m in messages)
 
 
 @dataclass(slots=True)
@@ -96,6 +96,7 @@ class Transcript:
 
     def __init__(self, records: Iterable[Record] = ()) -> None:
         self._turns: dict[str, RecordedTurn] = {}
+        self._completed: list[RecordedTurn] = []
         self._last_activity: float | None = None
         for record in records:
             self.apply(record)
@@ -105,7 +106,7 @@ class Transcript:
 
     def __len__(self) -> int:
         """How many turns of the conversation there are."""
-        return sum(turn.completed for turn in self)
+        return len(self._completed)
 
     @property
     def last_activity(self) -> float | None:
@@ -114,19 +115,32 @@ class Transcript:
 
     def apply(self, record: Record) -> None:
         """Bring the transcript forward by a record; those of other kinds say nothing to it."""
-        at = record.at / 1e6
         if record.kind == TurnStart.kind:
             start = TurnStart.model_validate_json(record.payload)
-            self._turns[record.turn] = RecordedTurn(record.turn, record.sequence, at, start, digest_of(start.request))
-            self._last_activity = at
+            self.begin(record, start, digest_of(start.request))
         elif record.kind == TurnEnd.kind:
-            self._turns[record.turn].finish(TurnEnd.model_validate_json(record.payload), at)
-            self._last_activity = at
+            self.finish(record, TurnEnd.model_validate_json(record.payload))
+
+    def begin(self, record: Record, start: TurnStart, digest: bytes) -> RecordedTurn:
+        """A turn has begun with this record."""
+        turn = RecordedTurn(record.turn, record.sequence, record.at / 1e6, start, digest)
+        self._turns[record.turn] = turn
+        self._last_activity = turn.started_at
+        return turn
+
+    def finish(self, record: Record, end: TurnEnd) -> None:
+        """A turn has ended with this record."""
+        turn = self._turns[record.turn]
+        turn.finish(end, record.at / 1e6)
+        self._last_activity = turn.ended_at
+        if turn.completed:
+            self._completed.append(turn)
 
     def drop(self, turns: Iterable[str]) -> None:
         """Forget turns that were deleted from the journal."""
-        for turn in turns:
-            self._turns.pop(turn, None)
+        gone = {turn for turn in turns if self._turns.pop(turn, None) is not None}
+        if gone:
+            self._completed = [turn for turn in self._completed if turn.turn not in gone]
 
     def get(self, turn: str) -> RecordedTurn | None:
         """The turn of this name."""
@@ -139,11 +153,11 @@ class Transcript:
 
     def last_completed(self) -> str | None:
         """The last turn of the conversation."""
-        return next((turn.turn for turn in reversed(self._turns.values()) if turn.completed), None)
+        return self._completed[-1].turn if self._completed else None
 
     def history(self) -> list[RecordedTurn]:
         """The turns that the model sees."""
-        return [turn for turn in self if turn.completed]
+        return list(self._completed)
 
     def page(self, limit: int, newest_first: bool, after: str | None) -> ItemPage:
         """At most `limit` items, those that come after the item `after` in this order.

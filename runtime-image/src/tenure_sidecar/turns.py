@@ -5,7 +5,6 @@ that all clients leave, not that the agent container dies, not that this process
 """
 
 import asyncio
-import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from typing import Any
 
 from tenure_api.wire import Failure, SessionConfig, TurnRequest, TurnStatus
 from tenure_sidecar.clock import Clock
+from tenure_sidecar.codec import decode
 from tenure_sidecar.errors import BrokenError, ConnectError, HttpError, JournalError, RefusedError
 from tenure_sidecar.journal.records import ModelResult, TurnEnd, TurnRun, TurnStart
 from tenure_sidecar.journal.store import Journal, Record
@@ -178,9 +178,7 @@ class Turns:
             self._live.pop(request.turn)
             live.refuse(RefusedError(503, "journal_unavailable", str(error)))
             return
-        self._transcript.apply(record)
-        recorded = self._transcript.get(request.turn)
-        assert recorded is not None  # noqa: S101 - just put there
+        recorded = self._transcript.begin(record, start, live.digest)
         live.begin(recorded.wire())
         await self._complete(Open(recorded), live, again=False)
 
@@ -191,7 +189,7 @@ class Turns:
         self._idle.clear()
         try:
             end = await self._answer(unended, live, again)
-            self._transcript.apply(await self._record_end(turn.turn, end))
+            self._transcript.finish(await self._record_end(turn.turn, end), end)
         finally:
             self._active = None
             self._idle.set()
@@ -282,7 +280,7 @@ def _failed(code: str, message: str, steps: Steps | None = None) -> TurnEnd:
     if steps.diverged is not None:
         code, message = "determinism_error", steps.diverged
     elif steps.last is not None and steps.last.status != 200:
-        error: dict[str, Any] = json.loads(steps.last.body)["error"]
+        error: dict[str, Any] = decode(steps.last.body.encode())["error"]
         code, message = error["code"], error["message"]
     return TurnEnd(
         status=TurnStatus.FAILED,

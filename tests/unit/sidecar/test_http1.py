@@ -7,9 +7,10 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from tenure_sidecar import http1
 from tenure_sidecar.errors import BrokenError, ConnectError, GarbageError
-from tenure_sidecar.http1 import HEADERS_LIMIT, Client
-from unit.sidecar.support import speaking
+from tenure_sidecar.http1 import HEADERS_LIMIT, Client, parse
+from unit.sidecar.support import speaking, until
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello"
 
@@ -166,3 +167,39 @@ async def test_more_than_was_asked_for_is_not_taken_for_the_next_answer() -> Non
         assert await fetch(client, url) == b"hello"
         assert talk.connections == 2
         client.close()
+
+
+async def test_the_end_of_a_transfer_that_comes_soon_keeps_the_connection() -> None:
+    parts = asyncio.Queue[bytes]()
+
+    async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            await reader.readuntil(b"\r\n\r\n")
+            for _ in range(2):
+                writer.write(await parts.get())
+
+    async with speaking(slow) as port:
+        client, url = Client(), f"http://127.0.0.1:{port}/"
+        begun = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n"
+        parts.put_nowait(begun)
+        response = await client.send("GET", url, [])
+        assert await response.read() == b"hello"
+        response.close(ended=True)
+        assert not client._kept(parse(url)[0])
+        parts.put_nowait(b"0\r\n\r\n")
+        await until(lambda: any(client._idle.values()))
+        parts.put_nowait(begun)
+        parts.put_nowait(b"0\r\n\r\n")
+        assert await fetch(client, url) == b"hello"
+        assert not any(connection.lost for connection in client._idle[parse(url)[0]])
+        client.close()
+
+
+async def test_the_end_of_a_transfer_that_does_not_come_costs_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http1, "_LINGER_SECONDS", 0.01)
+    async with talking(b"HTTP/1.1 200 OK\r\ncontent-length: 50\r\n\r\nhello") as (_, url):
+        client = Client()
+        response = await client.send("GET", url, [])
+        response.close(ended=True)
+        await until(lambda: response._connection.lost)
+        assert not any(client._idle.values())

@@ -15,6 +15,7 @@ from typing import Any
 from tenure_api.wire import CUT_HEADER, SessionConfig, Usage
 from tenure_sidecar import asgi
 from tenure_sidecar.asgi import Receive, Scope, Send
+from tenure_sidecar.codec import decode, encode
 from tenure_sidecar.errors import JournalError, RefusedError
 from tenure_sidecar.journal.records import ModelResult
 from tenure_sidecar.metrics import Metrics
@@ -164,7 +165,7 @@ class ModelProxy:
     async def _settle_answer(self, call: _Call, answer: Json) -> None:
         usage = call.dialect.usage(answer)
         self._metrics.used(usage)
-        await call.settle(200, json.dumps(answer), usage)
+        await call.settle(200, encode(answer).decode(), usage)
 
     async def _stream(self, call: _Call, answer: Answer, send: Send) -> None:
         """Pass a stream on; hold its end back until the result is on disk."""
@@ -207,7 +208,7 @@ async def _pass_on(events: list[tuple[Event, Progress]], held: list[Event], send
 
 async def _replay(call: _Call, result: ModelResult, send: Send) -> None:
     if result.status == 200:
-        await _deliver(call, json.loads(result.body), send)
+        await _deliver(call, decode(result.body.encode()), send)
     else:
         await asgi.respond(send, result.status, result.body.encode())
 
@@ -215,7 +216,7 @@ async def _replay(call: _Call, result: ModelResult, send: Send) -> None:
 async def _deliver(call: _Call, answer: Json, send: Send) -> None:
     """Give a whole answer in the form that the agent wants."""
     if not call.streamed:
-        await asgi.respond(send, 200, json.dumps(answer).encode())
+        await asgi.respond(send, 200, encode(answer))
         return
     await asgi.begin(send, 200, asgi.SSE)
     await asgi.end(send, b"".join(event.encoded() for event in call.dialect.replay(answer, call.request)))
@@ -223,7 +224,7 @@ async def _deliver(call: _Call, answer: Json, send: Send) -> None:
 
 def _parsed(body: bytes) -> Json:
     try:
-        request = json.loads(body)
+        request = decode(body)
     except ValueError:
         request = None
     if not isinstance(request, dict):
@@ -239,9 +240,9 @@ def _cut_turns(scope: Scope) -> int:
 def _models(config: SessionConfig) -> bytes:
     names = dict.fromkeys(target.name for target in config.model.targets)
     models = [{"id": name, "object": "model", "created": 0, "owned_by": "tenure"} for name in names]
-    return json.dumps({"object": "list", "data": models}).encode()
+    return encode({"object": "list", "data": models})
 
 
 def _error(code: str, message: str) -> bytes:
     error = {"message": message, "type": "tenure_error", "param": None, "code": code}
-    return json.dumps({"error": error}).encode()
+    return encode({"error": error})

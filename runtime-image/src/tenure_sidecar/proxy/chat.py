@@ -1,10 +1,10 @@
 """The Chat Completions API. https://platform.openai.com/docs/api-reference/chat."""
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
 from tenure_api.wire import ModelRoute, Usage
+from tenure_sidecar.codec import decode, encode
 from tenure_sidecar.errors import GarbageError
 from tenure_sidecar.proxy.dialect import Json, Progress, StreamError, tokens
 from tenure_sidecar.sse import Event
@@ -62,7 +62,7 @@ class ChatAssembler:
 
     def wanted(self, event: Event) -> bool:
         """Whether the agent asked for this event."""
-        return self._usage_wanted or b'"usage"' not in event.data or bool(json.loads(event.data).get("choices"))
+        return self._usage_wanted or b'"usage"' not in event.data or bool(decode(event.data).get("choices"))
 
     def _finished(self) -> bool:
         return bool(self._choices) and all(choice["finish_reason"] for choice in self._choices.values())
@@ -117,7 +117,7 @@ def _joined(call: Json) -> Json:
 def parsed(event: Event) -> Json:
     """The JSON object of an event. Raises `GarbageError`, or `StreamError` if it reports an error."""
     try:
-        chunk = json.loads(event.data)
+        chunk = decode(event.data)
     except ValueError:
         raise GarbageError("an event of the stream is not JSON") from None
     if not isinstance(chunk, dict):
@@ -180,7 +180,7 @@ class ChatCompletions:
 
 
 def _chunk(frame: Json, choices: list[Json]) -> Event:
-    return Event(b"", json.dumps({**frame, "choices": choices}).encode())
+    return Event(b"", encode({**frame, "choices": choices}))
 
 
 def _usage_wanted(request: Json) -> bool:

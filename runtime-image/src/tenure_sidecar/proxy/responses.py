@@ -1,9 +1,9 @@
 """The Responses API. https://platform.openai.com/docs/api-reference/responses."""
 
-import json
 from collections.abc import Iterator
 
 from tenure_api.wire import ModelRoute, Usage
+from tenure_sidecar.codec import encode
 from tenure_sidecar.errors import GarbageError
 from tenure_sidecar.proxy.chat import parsed
 from tenure_sidecar.proxy.dialect import Json, Progress, StreamError, tokens
@@ -36,7 +36,7 @@ class ResponsesAssembler:
             raise GarbageError("an event of the stream has no type")
         if kind in ("error", "response.failed"):
             response = message.get("response")
-            raise StreamError(json.dumps(response).encode() if isinstance(response, dict) else event.data)
+            raise StreamError(encode(response) if isinstance(response, dict) else event.data)
         if kind in _ENDS:
             if not isinstance(message.get("response"), dict):
                 raise GarbageError("the last event of the stream has no response")
@@ -98,7 +98,7 @@ class Responses:
         last = "response.incomplete" if answer.get("status") == "incomplete" else "response.completed"
         events.append({"type": last, "response": answer})
         for number, event in enumerate(events):
-            data = json.dumps({**event, "sequence_number": number}).encode()
+            data = encode({**event, "sequence_number": number})
             yield Event(event["type"].encode(), data)
 
 

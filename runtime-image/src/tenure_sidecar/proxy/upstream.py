@@ -1,12 +1,12 @@
 """One call of one model endpoint, up to its first token; and the endpoints tried in order until one answers."""
 
 import asyncio
-import json
 import logging
 import time
 from dataclasses import dataclass, field
 
 from tenure_api.wire import ModelRoute, ModelTarget
+from tenure_sidecar.codec import decode, encode
 from tenure_sidecar.errors import GarbageError, HttpError
 from tenure_sidecar.http1 import Client, Response
 from tenure_sidecar.model_health import HealthOfModel
@@ -68,7 +68,7 @@ class Answer:
 
     def close(self) -> None:
         """Nothing more is read."""
-        self.response.close()
+        self.response.close(ended=self.assembler is not None and self.assembler.answer() is not None)
 
 
 class Upstream:
@@ -109,7 +109,7 @@ class Upstream:
         self, target: ModelTarget, route: ModelRoute, dialect: Dialect, request: Json, body: Json
     ) -> Answer:
         credential = self._credentials.of(target)
-        content = json.dumps({**body, "model": target.name}).encode()
+        content = encode({**body, "model": target.name})
         headers = [(b"content-type", b"application/json"), (b"accept", b"application/json, text/event-stream")]
         if credential is not None:
             headers.append((b"authorization", b"Bearer " + credential.encode()))
@@ -176,7 +176,7 @@ async def _until_first_token(answer: Answer) -> None:
 
 def _whole(body: bytes, dialect: Dialect) -> Json:
     try:
-        answer = json.loads(body)
+        answer = decode(body)
     except ValueError:
         raise GarbageError("the answer is not JSON") from None
     if isinstance(answer, dict) and answer.get("error"):
