@@ -2,10 +2,10 @@
 
 import json
 import re
-import subprocess
 
 import pytest
 
+from harness.kstatus import kstatus
 from harness.kube import KubectlError, condition, eventually, is_ready
 from harness.manifests import MODEL_URL, agent, policy, session
 from harness.tenure import ROOT, Place
@@ -74,28 +74,16 @@ def test_wait_ends_when_an_object_is_ready_and_not_before(shown: Place) -> None:
         shown.kube.run("wait", "--for=condition=Ready", "agentsession/chat-2", "--timeout=1s")
 
 
-def kstatus(place: Place, kind: str, name: str) -> str:
-    """What kstatus computes of a live object."""
-    return kstatus_of(place, place.kube.get(kind, name))
-
-
-def kstatus_of(place: Place, found: object) -> str:
-    done = subprocess.run(
-        ["kstatus"], input=json.dumps(found), env=place.kube.environment, capture_output=True, text=True, check=True
-    )
-    return done.stdout.strip()
-
-
 def test_kstatus_computes_the_state(shown: Place) -> None:
-    assert kstatus(shown, "agent", "helper") == "Current"
-    assert kstatus(shown, "agentsession", "chat-1") == "Current"
-    assert kstatus(shown, "memorypolicy", "month") == "Current"
-    assert kstatus(shown, "agent", "waiting") == "InProgress"
-    assert kstatus(shown, "agentsession", "chat-2") == "InProgress"
+    assert kstatus(shown.kube.get("agent", "helper")) == "Current"
+    assert kstatus(shown.kube.get("agentsession", "chat-1")) == "Current"
+    assert kstatus(shown.kube.get("memorypolicy", "month")) == "Current"
+    assert kstatus(shown.kube.get("agent", "waiting")) == "InProgress"
+    assert kstatus(shown.kube.get("agentsession", "chat-2")) == "InProgress"
     shown.kube.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "theirs-agent"}})
     shown.kube.apply(agent("theirs"))
     eventually(lambda: condition(shown.kube.get("agent", "theirs"), "Stalled"), 20)
-    assert kstatus(shown, "agent", "theirs") == "Failed"
+    assert kstatus(shown.kube.get("agent", "theirs")) == "Failed"
 
 
 def test_a_fresh_object_never_looks_ready(shown: Place) -> None:
@@ -103,4 +91,4 @@ def test_a_fresh_object_never_looks_ready(shown: Place) -> None:
         shown.kube.run("create", "--dry-run=server", "-o", "json", "-f", "-", stdin=json.dumps(session("fresh")))
     )
     fresh["metadata"].setdefault("generation", 1)
-    assert kstatus_of(shown, fresh) == "InProgress"
+    assert kstatus(fresh) == "InProgress"

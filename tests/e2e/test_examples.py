@@ -1,8 +1,8 @@
 """Every example works as it stands, and so does the README's tour."""
 
-import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -40,8 +40,8 @@ def test_the_readmes_tour_works(tenure: Installed) -> None:
             cwd=ROOT,
             env={
                 **tenure.kube.environment,
-                "PATH": f"{Path(os.sys.executable).parent}:{tenure.kube.environment['PATH']}",
-            },  # type: ignore[attr-defined]
+                "PATH": f"{Path(sys.executable).parent}:{tenure.kube.environment['PATH']}",
+            },
             capture_output=True,
             text=True,
             timeout=300,

@@ -60,7 +60,7 @@ def test_a_lost_key_is_never_made_anew_and_the_session_goes_on_when_it_is_restor
 
     def lost() -> bool:
         found = place.kube.get("agentsession", "keyless")
-        return condition(found, "Stalled")["reason"] == condition(found, "Ready")["reason"] == "KeyLost"
+        return {condition(found, type_)["reason"] for type_ in ("Stalled", "Ready")} == {"KeyLost"}
 
     eventually(lost, 30)
     time.sleep(3)

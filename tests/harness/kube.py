@@ -5,7 +5,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import yaml
 
@@ -21,7 +21,7 @@ class NotYetError(Exception):
     """Raised inside `eventually` while what is waited for is not there."""
 
 
-def eventually(check: Callable[[], T], seconds: float = 60, every: float = 0.2) -> T:
+def eventually(check: Callable[[], T | Literal[False] | None], seconds: float = 60, every: float = 0.2) -> T:
     """The result of `check` as soon as it neither raises nor returns a false value.
 
     Raises `AssertionError` with the last failure after `seconds`.
@@ -128,4 +128,4 @@ def condition(resource: Manifest, type_: str) -> Manifest:
 def is_ready(resource: Manifest) -> bool:
     """Whether an object is Ready for its current generation."""
     ready = condition(resource, "Ready")
-    return ready["status"] == "True" and ready.get("observedGeneration") == resource["metadata"]["generation"]
+    return bool(ready["status"] == "True" and ready.get("observedGeneration") == resource["metadata"]["generation"])
