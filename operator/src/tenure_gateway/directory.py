@@ -6,8 +6,10 @@ come before or after the watch has shown the object.
 """
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Generic, Protocol, TypeVar
@@ -135,7 +137,7 @@ class Table(Generic[V]):
     def __init__(self, view: Callable[[Object], V]) -> None:
         self._view = view
         self._rows: dict[Key, V] = {}
-        self._waiters: dict[Key, set[asyncio.Future[None]]] = {}
+        self._watchers: dict[Key, list[Callable[[], None]]] = {}
         self._seen = 0
         self.filled = False
         """Whether the first list has been seen."""
@@ -180,17 +182,24 @@ class Table(Generic[V]):
             self._drop(key)
         self.filled = True
 
+    @contextmanager
+    def watching(self, key: Key, heard: Callable[[], None]) -> Iterator[None]:
+        """While it is open, `heard` is called whenever the object has changed."""
+        watchers = self._watchers.setdefault(key, [])
+        watchers.append(heard)
+        try:
+            yield
+        finally:
+            watchers.remove(heard)
+            if not watchers:
+                del self._watchers[key]
+
     async def changed(self, key: Key, seconds: float) -> None:
         """Returns when the object has changed, or after this time."""
-        waiter = asyncio.get_running_loop().create_future()
-        waiters = self._waiters.setdefault(key, set())
-        waiters.add(waiter)
-        try:
-            await asyncio.wait((waiter,), timeout=seconds)
-        finally:
-            waiters.discard(waiter)
-            if not waiters and self._waiters.get(key) is waiters:
-                del self._waiters[key]
+        change = asyncio.Event()
+        with self.watching(key, change.set), contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await change.wait()
 
     def _take(self, view: V) -> V:
         known = self._rows.get(view.key)
@@ -205,9 +214,8 @@ class Table(Generic[V]):
         self._wake(key)
 
     def _wake(self, key: Key) -> None:
-        for waiter in self._waiters.pop(key, ()):
-            if not waiter.done():
-                waiter.set_result(None)
+        for heard in list(self._watchers.get(key, ())):
+            heard()
 
 
 class Directory:

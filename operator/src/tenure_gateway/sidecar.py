@@ -5,9 +5,10 @@ where httpx takes 1.6 ms and httpx2 0.9 ms (measured on two cores, 20 deltas). O
 the end is checked by pydantic.
 """
 
+import asyncio
 import socket
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import NamedTuple, TypeVar
 
 import aiohttp
@@ -15,7 +16,7 @@ import pydantic_core
 from pydantic import ValidationError
 
 from tenure_api.tokens import LIFETIME_SECONDS, Signer
-from tenure_api.wire import Failure, ItemPage, Turn
+from tenure_api.wire import SIDECAR_PORT, Failure, ItemPage, Turn
 from tenure_gateway.faults import TurnRefused
 
 M = TypeVar("M", Turn, ItemPage)
@@ -33,8 +34,10 @@ _KEEP_ALIVE = (
     (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 5),
     (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 2),
     (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 11_000),
 )
-"""A model may think for minutes without a byte, so silence proves nothing. A node that died is noticed after 11 s."""
+"""A model may think for minutes without a byte, so silence proves nothing. A node that died is noticed after 11 s: by
+probes of an idle connection, and where something was sent, by the time that it may go unacknowledged."""
 
 
 class BrokenError(Exception):
@@ -60,8 +63,34 @@ class Target(NamedTuple):
 
     uid: str
     address: str
-    """Where it listens: host and port."""
+    """IP address of its pod."""
     subject: str
+
+    def url(self, path: str) -> str:
+        """Where a call goes."""
+        host = f"[{self.address}]" if ":" in self.address else self.address
+        return f"http://{host}:{SIDECAR_PORT}{path}"
+
+
+class Line:
+    """One call to a sidecar, which can be cut from outside when its pod is known to be gone."""
+
+    def __init__(self) -> None:
+        self._dialling: asyncio.Timeout | None = None
+        self._answer: aiohttp.ClientResponse | None = None
+
+    def cut(self) -> None:
+        """Breaks the call off, as if the connection had broken."""
+        if self._answer is not None:
+            self._answer.close()
+        elif self._dialling is not None:
+            self._dialling.reschedule(0)
+
+    async def dial(self, request: Awaitable[aiohttp.ClientResponse]) -> aiohttp.ClientResponse:
+        """The answer to a request, as soon as it begins. Raises `TimeoutError` when the line is cut before."""
+        async with asyncio.timeout(None) as self._dialling:
+            self._answer = await request
+        return self._answer
 
 
 class Tokens:
@@ -111,15 +140,15 @@ class Sidecars:
         self._http = http
         self._tokens = tokens
 
-    async def turn(self, target: Target, body: bytes, seconds: float) -> AsyncGenerator[Batch, None]:
+    async def turn(self, target: Target, body: bytes, seconds: float, line: Line) -> AsyncGenerator[Batch, None]:
         """Starts or joins a turn and follows it to its end. The first batch says that it is recorded.
 
         Raises `BrokenError` when the stream breaks before its end or takes longer than `seconds`, or `TurnRefused`.
         """
         timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=_CONNECT_SECONDS)
         try:
-            async with self._http.post(
-                f"http://{target.address}/v1/turns", data=body, headers=self._headers(target), timeout=timeout
+            async with await line.dial(
+                self._http.post(target.url("/v1/turns"), data=body, headers=self._headers(target), timeout=timeout)
             ) as response:
                 if response.status != 200:
                     raise _refusal(response.status, await response.read())
@@ -151,7 +180,7 @@ class Sidecars:
         timeout = aiohttp.ClientTimeout(total=_READ_SECONDS, sock_connect=_CONNECT_SECONDS)
         try:
             async with self._http.get(
-                f"http://{target.address}{path}", params=query, headers=self._headers(target), timeout=timeout
+                target.url(path), params=query, headers=self._headers(target), timeout=timeout
             ) as response:
                 return response.status, await response.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:

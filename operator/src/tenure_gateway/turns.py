@@ -7,17 +7,17 @@ After that, text that was passed on cannot be taken back: the stream ends, and t
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
-from tenure_api.wire import SIDECAR_PORT, ItemPage, Turn, TurnRequest
+from tenure_api.wire import ItemPage, Turn, TurnRequest
 from tenure_gateway.directory import Directory
 from tenure_gateway.faults import Fault, NotReady, TurnInterrupted, TurnTimeout
 from tenure_gateway.ids import Key
 from tenure_gateway.metrics import Metrics
-from tenure_gateway.sidecar import BrokenError, Sidecars, Target, UnreachableError
+from tenure_gateway.sidecar import Batch, BrokenError, Line, Sidecars, Target, UnreachableError
 
 T = TypeVar("T")
 
@@ -104,7 +104,7 @@ class Turns:
             target = await self._target(session, subject, patience.deadline, perhaps)
             began = clock()
             try:
-                async with aclosing(self._sidecars.turn(target, body, end - clock())) as batches:
+                async with self._batches(session, target, body, end - began) as batches:
                     async for batch in batches:
                         if batch.restarted and passed:
                             raise TurnInterrupted
@@ -121,12 +121,21 @@ class Turns:
             except BrokenError as error:
                 if passed:
                     raise TurnInterrupted from None
-                # Broken off after it was sent, it may be on disk, or not.
                 if not isinstance(error, UnreachableError):
                     # Sent and broken off, it may be on disk, or not. While a pod had it, nobody waited for one.
                     perhaps = True
                     patience.extend(clock() - began)
                 await self._wait(session, patience, perhaps, error)
+
+    @asynccontextmanager
+    async def _batches(
+        self, session: Key, target: Target, body: bytes, seconds: float
+    ) -> AsyncIterator[AsyncGenerator[Batch, None]]:
+        """One attempt at a turn."""
+        line = Line()
+        with self._cut_if_moved(session, target, line.cut):
+            async with aclosing(self._sidecars.turn(target, body, seconds, line)) as batches:
+                yield batches
 
     async def recorded(self, session: Key, subject: str, turn: str) -> Turn | None:
         """A turn as recorded; None if there is none. Raises a `Fault`."""
@@ -141,9 +150,25 @@ class Turns:
         while True:
             target = await self._target(session, subject, patience.deadline, recorded=False)
             try:
-                return await read(target)
+                async with asyncio.timeout(None) as limit:
+                    with self._cut_if_moved(session, target, lambda: limit.reschedule(0)):
+                        return await read(target)
+            except TimeoutError:
+                continue
             except BrokenError as error:
                 await self._wait(session, patience, recorded=False, error=error)
+
+    @contextmanager
+    def _cut_if_moved(self, session: Key, target: Target, cut: Callable[[], None]) -> Iterator[None]:
+        """Cuts a call as soon as the session has another address: a pod that is gone may not even break connections."""
+
+        def heard() -> None:
+            known = self._directory.sessions.get(session)
+            if known is not None and known.address is not None and known.address != target.address:
+                cut()
+
+        with self._directory.sessions.watching(session, heard):
+            yield
 
     async def _target(self, session: Key, subject: str, deadline: float, recorded: bool) -> Target:
         """The session's sidecar, as soon as the session is Ready."""
@@ -152,8 +177,7 @@ class Turns:
                 known, address = await self._directory.ready_session(session, deadline)
             except NotReady as error:
                 raise NotReady(error.message, recorded) from None
-        host = f"[{address}]" if ":" in address else address
-        return Target(known.uid, f"{host}:{SIDECAR_PORT}", subject)
+        return Target(known.uid, address, subject)
 
     async def _wait(self, session: Key, patience: _Patience, recorded: bool, error: BrokenError) -> None:
         """Waits until the session changes, or for a moment. Raises `NotReady` when patience is at its end."""

@@ -213,8 +213,14 @@ class Pod:
     volume: Volume
     speech: Callable[[list[str]], list[str]]
     breaks: list[str] = field(default_factory=list)
-    """What goes wrong, one for each turn request: `before` or `after` it is recorded, `late` after that, `middle` of
-    the answer, `restart` in the middle, `restart first`, `fail`, `cut`."""
+    """What goes wrong, one for each turn request.
+
+    The connection breaks `before` or `after` the turn is recorded, `late` after that, in the `middle` of the answer; or
+    nothing more is heard, `silent` before and `mute` after it is recorded; or the answer begins again, `restart`,
+    `restart first`; or the turn will `fail` or be `cut`.
+    """
+    deaf: bool = False
+    """Whether it says nothing when it is asked for items."""
     refusals: list[tuple[int, str]] = field(default_factory=list)
     """Status and code of refusals, one for each turn request."""
     gate: asyncio.Event | None = None
@@ -256,6 +262,8 @@ class StandInSidecars:
         pod.subjects.append(caller.subject)
         path = scope["path"]
         if path == "/v1/items":
+            if pod.deaf:
+                await asyncio.Event().wait()
             await _items(pod, scope, send)
         elif found := re.fullmatch(r"/v1/turns/([0-9a-f]{32})", path):
             recorded = pod.volume.turns.get(found[1])
@@ -272,6 +280,8 @@ class StandInSidecars:
             if trouble == "before":
                 _reset(scope)
                 return
+            if trouble == "silent":
+                await asyncio.Event().wait()
             await _turn(pod, TurnRequest.model_validate_json(body), trouble, send)
 
 
@@ -320,6 +330,8 @@ async def _turn(pod: Pod, request: TurnRequest, trouble: str, send: Send) -> Non
         pod.volume.runs.append(request.turn)
     if trouble == "after":
         raise ConnectionResetError
+    if trouble == "mute":
+        await asyncio.Event().wait()
     if trouble == "late":
         await asyncio.sleep(0.5)
         raise ConnectionResetError

@@ -146,7 +146,7 @@ async def test_all_who_wait_hear_that_it_is_ready() -> None:
     await asyncio.sleep(0)
     directory.sessions.put(session(3, **READY))
     assert [address for _, address in await asyncio.gather(*waiting)] == ["10.0.0.1"] * 3
-    assert directory.sessions._waiters == {}
+    assert directory.sessions._watchers == {}
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ async def test_who_no_longer_waits_leaves_nothing_behind() -> None:
     await asyncio.sleep(0)
     waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
-    assert directory.sessions._waiters == {}
+    assert directory.sessions._watchers == {}
 
 
 def test_a_list_that_is_older_than_an_answer_does_not_take_it_back() -> None:

@@ -19,6 +19,10 @@ async def ask(client: AsyncOpenAI, text: str = "hello") -> str:
     return (await client.responses.create(conversation="shop/mine", input=text)).output_text
 
 
+async def items(client: AsyncOpenAI) -> list[object]:
+    return [item async for item in client.conversations.items.list("shop/mine")]
+
+
 async def streamed(client: AsyncOpenAI) -> tuple[str, list[str]]:
     """The text that a stream brought, and the kinds of its events."""
     text = ""
@@ -116,6 +120,30 @@ async def test_a_turn_moves_to_the_new_pod_when_the_old_one_is_gone(client: Asyn
     world.cluster.starting(key)
     world.revive(key)
     assert await asking == "hello"
+
+
+@pytest.mark.parametrize("trouble", ["silent", "mute"])
+async def test_a_pod_that_vanished_without_a_word_is_not_waited_for_once_there_is_a_new_one(
+    client: AsyncOpenAI, world: World, trouble: str
+) -> None:
+    key = world.session("mine")
+    pod = world.pod(key)
+    pod.breaks = [trouble]
+    asking = asyncio.create_task(ask(client))
+    await until(lambda: pod.subjects)
+    world.cluster.starting(key)
+    world.revive(key)
+    assert await asking == "hello"
+
+
+async def test_neither_is_one_that_is_asked_for_items(client: AsyncOpenAI, world: World) -> None:
+    key = world.session("mine")
+    pod = world.pod(key)
+    pod.deaf = True
+    reading = asyncio.create_task(items(client))
+    await until(lambda: pod.subjects)
+    world.revive(key)
+    assert await reading == []
 
 
 async def test_an_address_that_is_another_sessions_by_now_gives_away_nothing(client: AsyncOpenAI, world: World) -> None:
