@@ -48,19 +48,19 @@ class HealthOfModel:
     def answered(self, target: ModelTarget, before: ModelFailedError | None) -> None:
         """A target has begun to answer; `before` is the failure of the first one, if it is a fallback that answers."""
         self._metric(Reason.ANSWERING.value)
-        fallback = f"; it is a fallback, since {before.message}" if before is not None else ""
+        fallback = f"; it is a fallback, since {before.public}" if before is not None else ""
         self._set(Reason.ANSWERING, f"{target.name} at {target.base_url} answers{fallback}")
 
     def failed(self, target: ModelTarget, failure: ModelFailedError) -> None:
         """A call of a target has failed."""
         self._metric(failure.reason.value)
-        self._set(failure.reason, failure.message)
+        self._set(failure.reason, failure.public)
         self._doubt_until = 0.0 if failure.reason in _SHOWN_BY_A_PROBE else self._clock.now() + _DOUBT_SECONDS
 
     def probed(self, target: ModelTarget, failure: ModelFailedError | None) -> None:
         """A probe has succeeded, or failed."""
         if failure is not None:
-            self._set(failure.reason, failure.message)
+            self._set(failure.reason, failure.public)
             self._doubt_until = 0.0
         elif self._reason in (Reason.MODEL_ERROR, Reason.INVALID_RESPONSE) and self._doubt_until:
             if self._clock.now() >= self._doubt_until:

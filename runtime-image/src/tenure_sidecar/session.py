@@ -191,7 +191,7 @@ class Session:
         log.info("the journal is open at record %d", opened.journal.sequence)
         self._tried.set()
         if self._config is not None and self._config != opened.config:
-            await opened.journal.replace(ConfigAccepted.kind, ConfigAccepted(config=self._config).payload())
+            await self._keep(self._config, opened.journal)
         await _together(turns.run(), sweeper.run(), self._prober.run(), opened.journal.until_broken())
 
     async def close(self, seconds: float) -> None:
@@ -204,6 +204,15 @@ class Session:
         """Close the journal, so that another process can open it."""
         if self._running is not None:
             await self._running.journal.close()
+
+    async def _keep(self, config: SessionConfig, journal: Journal) -> None:
+        """Record the mounted configuration. It holds anyhow: a full volume must not keep the session from starting."""
+        try:
+            await journal.replace(ConfigAccepted.kind, ConfigAccepted(config=config).payload())
+        except JournalError:
+            if journal.broken is not None:
+                raise
+            log.warning("the mounted configuration cannot be recorded yet")
 
     def _open(self) -> _Running:
         if self._running is None:

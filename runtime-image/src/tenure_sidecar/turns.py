@@ -28,6 +28,8 @@ MOST_RERUNS = 8
 """How often a turn is run again after a crash. A turn that kills the agent each time must end some time."""
 RUNTIME_START_SECONDS = 60
 """How long the agent container may be out of reach."""
+RECOVERY_SECONDS = 600
+"""The same for a turn that was left open: after a restart of the pod the agent's image may have to be pulled first."""
 TURN_SECONDS = 3_600
 """How long one run of a turn may take."""
 
@@ -41,6 +43,7 @@ class Pace:
     first: float = 0.05
     longest: float = 1.0
     runtime_start: float = RUNTIME_START_SECONDS
+    recovery: float = RECOVERY_SECONDS
     turn: float = TURN_SECONDS
 
 
@@ -210,6 +213,7 @@ class Turns:
 
     async def _answer(self, unended: Open, live: Live, again: bool) -> TurnEnd:
         """Run the agent until it gives an answer or there is no hope of one."""
+        patience = self._pace.recovery if again else self._pace.runtime_start
         delay, waited, crash = self._pace.first, 0.0, ""
         while True:
             try:
@@ -224,7 +228,7 @@ class Turns:
                     again = False
                 return await self._run_once(unended, live)
             except ConnectError as error:
-                if waited >= self._pace.runtime_start:
+                if waited >= patience:
                     return _failed("runtime_unreachable", f"the agent container cannot be reached: {error}")
                 await asyncio.sleep(delay)
                 waited, delay = waited + delay, min(2 * delay, self._pace.longest)

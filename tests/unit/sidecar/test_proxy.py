@@ -162,6 +162,14 @@ async def test_an_endpoint_that_repeats_the_credential_does_not_betray_it(world:
     assert all(CREDENTIAL.encode() not in payload for payload in raw)
 
 
+@pytest.mark.parametrize("status", [400, 401, 429, 500])
+async def test_what_an_endpoint_says_of_the_conversation_stays_in_the_journal(world: World, status: int) -> None:
+    world.model.now(answers(status, {"error": {"message": "your prompt 'a canary' is bad", "type": "a canary"}}))
+    turn = (await world.turn())[-1]["turn"]
+    assert "a canary" in turn["error"]["message"]
+    assert "canary" not in json.dumps(await world.report())
+
+
 async def test_configured_parameters_reach_the_endpoint_unless_the_agent_sets_its_own(world: World) -> None:
     await configured(world, target(world.model_port), temperature=0.2, max_output_tokens=50)
     async with running(world):

@@ -12,15 +12,20 @@ REQUEST_AT_FAULT = frozenset({400, 413, 415, 422})
 
 
 class ModelFailedError(SidecarError):
-    """A model endpoint did not answer. `reason` is what it says of the endpoint; the rest is what the agent gets."""
+    """A model endpoint did not answer.
 
-    def __init__(self, reason: Reason, status: int, code: str, message: str, kind: str = "upstream_error") -> None:
+    `reason` and `public` are for the status of the session. The rest is what the agent gets: `message` has the
+    endpoint's own words, which may quote the conversation, so they must not leave the journal.
+    """
+
+    def __init__(self, reason: Reason, status: int, code: str, message: str, kind: str = "", public: str = "") -> None:
         super().__init__(message)
+        self.public = public or message
         self.reason = reason
         self.status = status
         self.code = code
         self.message = message
-        self.kind = kind
+        self.kind = kind or "upstream_error"
 
     @property
     def final(self) -> bool:
@@ -57,17 +62,18 @@ def refused(status: int, body: bytes, endpoint: str, credential: str | None) -> 
     error = _error_in(body)
     said = redact(str(error.get("message") or body[:_MESSAGE_LIMIT].decode(errors="replace")), credential)
     message = f"{endpoint} answered {status}: {said.strip()[:_MESSAGE_LIMIT] or 'nothing'}"
-    kind = redact(str(error.get("type") or "upstream_error"), credential)
+    kind = redact(str(error.get("type") or ""), credential)
+    public = f"{endpoint} answered {status}"
     if status in REQUEST_AT_FAULT:
         code = redact(str(error.get("code") or "model_refused"), credential)
-        return ModelFailedError(Reason.ANSWERING, status, code, message, kind)
+        return ModelFailedError(Reason.ANSWERING, status, code, message, kind, f"{public} to the last call")
     if status in (401, 403):
-        return ModelFailedError(Reason.UNAUTHORIZED, 502, "model_unauthorized", message, kind)
+        return ModelFailedError(Reason.UNAUTHORIZED, 502, "model_unauthorized", message, kind, public)
     if status == 429:
-        return ModelFailedError(Reason.MODEL_ERROR, 429, "model_rate_limited", message, kind)
+        return ModelFailedError(Reason.MODEL_ERROR, 429, "model_rate_limited", message, kind, public)
     if status < 400:
-        return invalid(f"{endpoint} answered {status} where an answer of the model was expected")
-    return ModelFailedError(Reason.MODEL_ERROR, 502, "model_error", message, kind)
+        return invalid(f"{public} where an answer of the model was expected")
+    return ModelFailedError(Reason.MODEL_ERROR, 502, "model_error", message, kind, public)
 
 
 def redact(text: str, credential: str | None) -> str:

@@ -83,7 +83,7 @@ class Upstream:
         """The answer of the first endpoint of the route that gives one. Raises the `ModelFailedError` of the first.
 
         The next endpoint is asked when one fails before its first token, unless it blames the request: then the others
-        would too.
+        would too. An answer without streaming has its first token with its last, so all of it must come in that time.
         """
         body = dialect.completed(request, route)
         failures: list[ModelFailedError] = []
