@@ -1,7 +1,10 @@
 """Our own lists find what the watches do not tell, and notice watches that tell nothing."""
 
+import asyncio
+
 import pytest
 
+from tenure_operator import resync
 from tenure_operator.cache import Cache
 from tenure_operator.errors import UnavailableError
 from tenure_operator.kinds import AGENTS, CONFIG_MAPS
@@ -72,6 +75,41 @@ def test_a_watch_that_has_told_already_owes_nothing() -> None:
     lagging.watches.owes(AGENTS, an_agent(8))
     lagging.now = 10 * GRACE_SECONDS
     assert lagging.watches.stale() is None
+
+
+def test_news_of_something_older_settles_no_debt_and_news_without_a_debt_is_welcome() -> None:
+    lagging = Lagging()
+    lagging.watches.told(AGENTS, 6)
+    lagging.watches.told(CONFIG_MAPS, 50)
+    lagging.now = GRACE_SECONDS + 1
+    assert lagging.watches.stale() == "no news by watch of: agents"
+
+
+async def test_it_lists_soon_after_a_watch_has_listed_anew_and_then_not_until_its_time(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(resync, "SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr(resync, "INTERVAL_SECONDS", 3600.0)
+    cache = Cache()
+    listing = Resync(FakeApi(), cache, Watches(cache), lambda _: None)
+    lists = 0
+
+    async def count() -> None:
+        nonlocal lists
+        lists += 1
+        if lists == 1:
+            raise UnavailableError("no answer")
+
+    monkeypatch.setattr(listing, "all", count)
+    running = asyncio.create_task(listing.run())
+    await asyncio.sleep(0.05)
+    assert lists == 1  # soon after the start, and its failure ends nothing
+    assert "no answer" in caplog.text
+    listing.relisted()
+    await asyncio.sleep(0.05)
+    assert lists == 2
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
 
 
 def test_a_watch_need_not_tell_of_what_is_gone() -> None:

@@ -15,7 +15,7 @@ PATIENCE_SECONDS = 5.0
 TOO_MANY_RESTARTS = 2
 """A container that exits once may have had bad luck; the kubelet backs off from the second time."""
 
-READY = ready("The session takes turns.")
+READY = ready("The session accepts turns.")
 
 
 def starting(pod: Manifest) -> Verdict:

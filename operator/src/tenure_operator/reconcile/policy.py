@@ -26,6 +26,8 @@ def judge(policy: Meta, sessions: Delivery) -> Verdict:
     if sessions.current < sessions.total:
         said = f"{sessions.current} of {sessions.total} running sessions enforce generation {policy.generation}."
         return waiting(Reason.DELIVERING, said)
+    if sessions.total == 0:
+        return ready("No session that this policy governs is running.", Reason.DELIVERED)
     return ready(f"All running sessions enforce generation {policy.generation}.", Reason.DELIVERED)
 
 

@@ -113,12 +113,11 @@ class SessionReconciler:
             return None
         meta, agent = Meta.of(manifest), Agent.model_validate(manifest)
         known = ready_status(manifest)
-        looked_at = known is not None and known[1] == meta.generation
         ready = next((c for c in agent.status.conditions if c.type == "Ready"), None)
         return ObservedAgent(
             meta=meta,
             spec=agent.spec,
-            ready=known[0] == "True" if known and looked_at else None,
+            ready=known[0] == "True" if known and known[1] == meta.generation else None,
             problem=ready.message if ready else "",
             rollout_blocked=self._rollout_blocked(name, name_of(session), meta, agent),
         )

@@ -200,7 +200,7 @@ def _update(seen: Observed, live: Manifest, agent: ObservedAgent, judged: pods.J
 
 
 def _outdated(why: str) -> Verdict:
-    said = f"The session takes turns. Its pod will be replaced by one with the agent's current settings: {why}."
+    said = f"The session accepts turns. Its pod will be replaced by one with the agent's current settings: {why}."
     return Verdict(ConditionStatus.TRUE, Reason.READY, said, Progress.RECONCILING)
 
 
