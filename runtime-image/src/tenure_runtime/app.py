@@ -71,7 +71,7 @@ class ChatCompletions:
                     started = True
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
         except FaultError as fault:
-            _log.warning("a model call failed with status %d, code %s", fault.status, fault.error.get("code"))
+            _log.warning("a request failed with status %d, code %s", fault.status, fault.error.get("code"))
             if not started:
                 await JSONResponse(fault.body, fault.status)(scope, receive, send)
                 return
