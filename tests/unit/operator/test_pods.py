@@ -91,7 +91,7 @@ CRASHED = {"reason": "Error", "exitCode": 3, "startedAt": "x", "finishedAt": "y"
     "state", [{"waiting": {"reason": "CrashLoopBackOff"}}, {"running": {}}, {"terminated": CRASHED}]
 )
 def test_a_crash_loop_reads_the_same_in_all_its_states(state: dict[str, Any]) -> None:
-    agent = {"state": state, "lastState": {"terminated": CRASHED}, "restartCount": 3, "ready": False}
+    agent = {"state": state, "lastState": {"terminated": CRASHED}, "restartCount": 2, "ready": False}
     reason, _, message = judged(a_pod(SCHEDULED, agent=agent))
     assert reason == "PodFailing"
     assert message == (
