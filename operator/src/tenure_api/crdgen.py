@@ -54,6 +54,8 @@ class Kind:
     short_name: str
     columns: tuple[tuple[str, str, str], ...]
     """Name, type and JSON path of each printer column."""
+    wide: tuple[tuple[str, str, str], ...]
+    """Columns that `kubectl get -o wide` adds."""
 
 
 def _ready(path: str) -> str:
@@ -73,6 +75,7 @@ KINDS = (
             ("Policy", "string", ".spec.memoryPolicyRef.name"),
             ("Age", "date", ".metadata.creationTimestamp"),
         ),
+        (("Message", "string", _ready("message")),),
     ),
     Kind(
         AgentSession,
@@ -87,6 +90,11 @@ KINDS = (
             ("Expires", "string", ".spec.expiresAt"),
             ("Age", "date", ".metadata.creationTimestamp"),
         ),
+        (
+            ("Subject", "string", ".spec.subject"),
+            ("Pod", "string", ".status.podName"),
+            ("Message", "string", _ready("message")),
+        ),
     ),
     Kind(
         MemoryPolicy,
@@ -100,6 +108,7 @@ KINDS = (
             ("Current", "integer", ".status.sessions.current"),
             ("Age", "date", ".metadata.creationTimestamp"),
         ),
+        (("Message", "string", _ready("message")),),
     ),
 )
 
@@ -187,7 +196,9 @@ def definition(kind: Kind) -> dict[str, Any]:
                     "storage": True,
                     "subresources": {"status": {}},
                     "additionalPrinterColumns": [
-                        {"name": column, "type": type_, "jsonPath": path} for column, type_, path in kind.columns
+                        {"name": column, "type": type_, "jsonPath": path, **({"priority": 1} if wide else {})}
+                        for columns, wide in ((kind.columns, False), (kind.wide, True))
+                        for column, type_, path in columns
                     ],
                     "schema": {"openAPIV3Schema": open_api_schema(kind.model)},
                 }

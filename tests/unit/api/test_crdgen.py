@@ -140,7 +140,7 @@ def test_short_names_are_unique() -> None:
 @EACH_KIND
 def test_printer_columns_point_at_fields_that_exist(kind: Kind) -> None:
     known = {path.replace("[]", "") for path, _ in nodes(open_api_schema(kind.model))}
-    for name, _, path in kind.columns:
+    for name, _, path in (*kind.columns, *kind.wide):
         plain = path.replace('[?(@.type=="Ready")]', "")
         assert plain in known or plain == ".metadata.creationTimestamp", name
 
