@@ -92,7 +92,7 @@ class Server(uvicorn.Server):
                 proxy_headers=False,
                 server_header=False,
                 timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-                timeout_graceful_shutdown=int(drain_seconds),
+                timeout_graceful_shutdown=max(1, int(drain_seconds)),
                 backlog=2048,
             )
         )

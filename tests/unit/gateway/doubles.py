@@ -219,6 +219,8 @@ class Pod:
     nothing more is heard, `silent` before and `mute` after it is recorded; or the answer begins again, `restart`,
     `restart first`; or the turn will `fail` or be `cut`.
     """
+    failure: str = "model_error"
+    """Code of turns that fail."""
     deaf: bool = False
     """Whether it says nothing when it is asked for items."""
     refusals: list[tuple[int, str]] = field(default_factory=list)
@@ -344,7 +346,7 @@ async def _run(pod: Pod, request: TurnRequest, trouble: str, send: Send) -> Turn
     heard = [item.text for item in pod.volume.items()] + [message.text for message in request.input]
     deltas = pod.speech(heard)
     if trouble == "fail":
-        error = Failure(code="model_error", message="the model said no")
+        error = Failure(code=pod.failure, message="the model said no")
         return Turn(turn=request.turn, status=TurnStatus.FAILED, created_at=NOW, error=error)
     if trouble == "restart first":
         await _event(send, {"type": "restarted"})

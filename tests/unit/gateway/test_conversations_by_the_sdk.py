@@ -132,11 +132,25 @@ async def test_a_cut_answer_is_incomplete(client: AsyncOpenAI, world: World) -> 
     assert response.incomplete_details.reason == "max_output_tokens"
 
 
-async def test_a_failed_turn_is_an_error_that_says_why(client: AsyncOpenAI, world: World) -> None:
-    world.pod(world.session("mine")).breaks = ["fail"]
-    with pytest.raises(openai.InternalServerError, match="the model said no") as error:
+@pytest.mark.parametrize(
+    ("code", "status", "again"),
+    [
+        ("model_error", 502, True),
+        ("model_rate_limited", 429, True),
+        ("model_unauthorized", 502, False),
+        ("determinism_error", 502, False),
+        ("context_length_exceeded", 400, False),
+    ],
+)
+async def test_a_failed_turn_is_an_error_that_says_why_and_whether_to_try_again(
+    client: AsyncOpenAI, world: World, code: str, status: int, again: bool
+) -> None:
+    pod = world.pod(world.session("mine"))
+    pod.breaks, pod.failure = ["fail"], code
+    with pytest.raises(openai.APIStatusError, match="the model said no") as error:
         await client.responses.create(conversation="shop/mine", input="a")
-    assert (error.value.status_code, error.value.code) == (502, "model_error")
+    assert (error.value.status_code, error.value.code) == (status, code)
+    assert ("x-should-retry" not in error.value.response.headers) == again
 
 
 async def test_an_unstored_response_leaves_nothing_behind(client: AsyncOpenAI, world: World) -> None:

@@ -15,7 +15,7 @@ An `ApiError` is an answer. Its message says what to do, and holds nothing that 
 | 408 | `request_timeout` | the body did not come in time |
 | 409 | `conversation_locked` | too many turns wait for this conversation |
 | 413 | `request_too_large` | the body is longer than the limit |
-| 502 | the turn's own code | the turn failed, and is recorded as failed |
+| 400, 429, 502 | the turn's own code | the turn failed: the model refuses it, has no room now, or did not answer |
 | 503 | `session_stalled` | the session cannot go on before somebody mends it |
 | 503 | `session_refused` | the API server refuses to make a session: a quota, for instance |
 | 503 | `session_not_ready`, `service_unavailable` | not now; Retry-After says when to try again |
@@ -30,7 +30,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tenure_api.wire import Turn
+from tenure_api.wire import Failure, Turn
 from tenure_gateway.faults import (
     ClusterRefused,
     ClusterUnavailable,
@@ -104,11 +104,17 @@ def unavailable(message: str, retry_after: int, code: str = "service_unavailable
 _GOES_ON = "The turn, if it was recorded, completes by itself and is then among the conversation's items."
 
 
+_STATUS = {"model_rate_limited": 429, "model_refused": 400, "context_length_exceeded": 400}
+"""Statuses of failed turns by the sidecar's code, where it is not 502."""
+_TRANSIENT = frozenset({"model_rate_limited", "model_unreachable", "model_error", "runtime_unreachable"})
+"""Codes of failed turns after which another turn may succeed."""
+
+
 def turn_failed(turn: Turn) -> ApiError:
-    """502: the turn ended without an answer, and is recorded so."""
-    if turn.error is None:
-        return ApiError(502, "turn_failed", "The turn failed.")
-    return ApiError(502, turn.error.code, turn.error.message)
+    """The turn ended without an answer, and is recorded so: it is no part of the conversation."""
+    failure = turn.error or Failure(code="turn_failed", message="The turn failed.")
+    headers = {} if failure.code in _TRANSIENT else NO_RETRY
+    return ApiError(_STATUS.get(failure.code, 502), failure.code, failure.message, headers=headers)
 
 
 def from_fault(fault: Fault) -> ApiError:

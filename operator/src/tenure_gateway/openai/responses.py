@@ -14,7 +14,7 @@ from tenure_gateway.ids import Key, conversation_id, response_id
 from tenure_gateway.openai import body as read
 from tenure_gateway.openai import input as said
 from tenure_gateway.openai.conversations import item, output_text
-from tenure_gateway.openai.errors import ApiError, Json, invalid, unsupported
+from tenure_gateway.openai.errors import ApiError, Json, invalid, turn_failed, unsupported
 from tenure_gateway.openai.sse import event
 
 _KNOWN = frozenset(
@@ -201,8 +201,10 @@ def _outcome(turn: Turn) -> Json:
     outcome: Json = {"usage": _usage(turn), "output": [item(entry) for entry in turn.output]}
     if turn.status is TurnStatus.FAILED:
         # OpenAI's list of codes is closed: ours goes into the message.
-        message = f"{turn.error.code}: {turn.error.message}" if turn.error else "The turn failed."
-        return outcome | {"status": "failed", "error": {"code": "server_error", "message": message}}
+        failure = turn_failed(turn)
+        code = "rate_limit_exceeded" if failure.status == 429 else "server_error"
+        error = {"code": code, "message": f"{failure.code}: {failure.message}"}
+        return outcome | {"status": "failed", "error": error}
     if turn.finish_reason == "length":
         for entry in outcome["output"]:
             entry["status"] = "incomplete"
