@@ -33,12 +33,12 @@ class HealthOfModel:
         self._clock = clock
         self._metric = metric
         self._reason = Reason.NOT_YET_CALLED
-        self._message = "the model has not been called yet"
+        self._message = "The model has not been called yet"
         self._doubt_until = 0.0
 
     def report(self) -> ModelHealth:
-        """As the operator is told."""
-        return ModelHealth(reason=self._reason.value, message=self._message)
+        """As the operator is told, and as the session's status says it: in a sentence."""
+        return ModelHealth(reason=self._reason.value, message=f"{self._message}.")
 
     @property
     def well(self) -> bool:
@@ -49,7 +49,7 @@ class HealthOfModel:
         """A target has begun to answer; `before` is the failure of the first one, if it is a fallback that answers."""
         self._metric(Reason.ANSWERING.value)
         fallback = f"; it is a fallback, since {before.public}" if before is not None else ""
-        self._set(Reason.ANSWERING, f"{target.name} at {target.base_url} answers{fallback}")
+        self._set(Reason.ANSWERING, f"Model {target.name} at {target.base_url} answers{fallback}")
 
     def failed(self, target: ModelTarget, failure: ModelFailedError) -> None:
         """A call of a target has failed."""

@@ -59,7 +59,9 @@ async def probed(listing: Deed, tmp: Credentials) -> tuple[str, str]:
     ],
 )
 async def test_what_a_probe_says(listing: Deed, reason: str, tmp_path: object) -> None:
-    assert (await probed(listing, Credentials(tmp_path)))[0] == reason  # type: ignore[arg-type]
+    found, message = await probed(listing, Credentials(tmp_path))  # type: ignore[arg-type]
+    assert found == reason
+    assert message.endswith(".")
 
 
 async def test_a_probe_of_nothing_and_of_garbage(tmp_path: object) -> None:
