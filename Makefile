@@ -13,6 +13,7 @@ RUN := PYTHONPATH=operator/src:runtime-image/src:tests $(BIN)/python
 PYTEST := PYTHONPATH=operator/src:runtime-image/src:tests $(BIN)/python -m pytest
 CLUSTER := $(RUN) -m cluster
 NODES ?= 1
+LOCK := $(BIN)/uv pip compile --quiet $(UPGRADE) --universal --generate-hashes --no-emit-index-url --no-header --no-annotate
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,11 +54,13 @@ generate: venv ## Write CRDs and the API reference from the models
 	@$(RUN) -m tenure_api.crdgen crds charts/tenure/files/crds
 	@$(RUN) -m tenure_api.docgen docs/api-reference.md
 
-lock: venv ## Resolve the dependencies anew and pin them with hashes
+lock: venv ## Pin what pyproject.toml asks for, with hashes (UPGRADE=--upgrade takes newer versions)
 	@$(BIN)/pip install --quiet uv
-	@for part in "--extra operator --extra gateway:operator" "--extra runtime:runtime-image" "--all-extras --group dev:tests"; do \
-	  $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
-	    --no-annotate $${part%:*} pyproject.toml -o $${part#*:}/requirements.txt; done
+	@$(LOCK) --python-version 3.11 --extra operator --extra gateway pyproject.toml -o operator/requirements.txt
+	@$(LOCK) --python-version 3.11 --extra runtime pyproject.toml -o runtime-image/requirements.txt
+	@$(LOCK) --python-version 3.11 --all-extras --group dev pyproject.toml -o tests/requirements.txt
+	@cd tests/doubles/scripted_model && $(CURDIR)/$(LOCK) requirements.in -o requirements.txt
+	@cd examples/demo-model && $(CURDIR)/$(LOCK) --no-deps requirements.in -o requirements.txt
 
 binaries: venv ## Build the cluster's programs into the cache (nothing if they are there)
 	@$(CLUSTER) binaries
