@@ -40,6 +40,7 @@ def test_an_upgrade_to_another_tag_keeps_every_sessions_state(place: Place) -> N
 
     eventually(moved, 120, 1)
     eventually(lambda: all(is_ready(s) for s in place.kube.items("agentsessions")), 60)
+    eventually(lambda: client.models.list().data, 60)  # through whichever gateway is there now
     for n, conversation in enumerate(conversations):
         answer = client.responses.create(model=agent, conversation=conversation, input="What is my name?")
         assert f"Name{n}" in answer.output_text
