@@ -134,6 +134,7 @@ async def test_an_object_that_is_not_ours_is_never_overwritten(bench: Bench, kin
 async def test_a_child_of_a_deleted_namesake_is_waited_for(bench: Bench) -> None:
     await bench.running()
     bench.api.remove(SESSIONS, NAMESPACE, "chat")  # the garbage collector has not come by yet
+    await bench.advance(0)
     made = bench.session()
     await bench.advance(1)
     assert bench.condition(SESSIONS, "chat") == ("False", "Progressing")
@@ -288,6 +289,31 @@ async def test_a_session_that_is_prolonged_in_the_last_moment_stays(bench: Bench
     bench.api.before = prolong
     await bench.advance(10)
     assert bench.api.find(SESSIONS, "chat") is not None
+
+
+async def test_an_owner_of_another_kind_or_name_makes_no_child_ours(bench: Bench) -> None:
+    for number, (kind, name) in enumerate([("Agent", "chat"), ("AgentSession", "other")]):
+        session = f"chat{number}"
+        owner = {"apiVersion": "tenure.dev/v1alpha1", "kind": kind, "name": name, "uid": "another"}
+        metadata = {"namespace": NAMESPACE, "name": names.session_claim(session), "ownerReferences": [owner]}
+        bench.api.put(CLAIMS, {"metadata": metadata, "spec": {}})
+        bench.session(session)
+        await bench.advance(1)
+        assert bench.condition(SESSIONS, session, "Stalled") == ("True", "NameConflict")
+
+
+async def test_nothing_is_remembered_of_a_session_that_is_gone(bench: Bench) -> None:
+    made = await bench.running()
+    pod = bench.api.find(PODS, "chat-session")
+    assert pod is not None
+    assert bench.world.sightings.of((NAMESPACE, "chat"), pod["metadata"]["uid"]) is not None
+    bench.api.remove(SESSIONS, NAMESPACE, "chat")
+    await bench.advance(60)
+    assert bench.world.sightings.of((NAMESPACE, "chat"), pod["metadata"]["uid"]) is None
+    calls = len(bench.sidecars.calls)
+    await bench.advance(60)
+    assert len(bench.sidecars.calls) == calls
+    assert made["metadata"]["uid"]
 
 
 async def test_nothing_is_made_for_a_session_that_is_being_deleted(bench: Bench) -> None:
