@@ -68,7 +68,7 @@ async def test_no_byte_of_deleted_records_is_left_in_any_file(tmp_path: Path, se
 async def test_secure_delete_alone_would_leave_traces(tmp_path: Path) -> None:
     """Why the files are looked at: a deletion moves cells, and what stays of them is not overwritten by the next."""
     found = 0
-    for seed in range(8):
+    for seed in range(4):
         directory = tmp_path / str(seed)
         directory.mkdir()
         journal = open_journal(directory)

@@ -136,7 +136,8 @@ class Agent:
             return
         self.requests.append(request)
         die_after = self.die_after.pop(0) if self.die_after else None
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{self.proxy_port}/v1", timeout=20) as client:
+        base = f"http://127.0.0.1:{self.proxy_port}/v1"
+        async with httpx.AsyncClient(base_url=base, timeout=20, verify=False, trust_env=False) as client:
             for ask in self.asks[:-1]:
                 await self.post(client, {**request, **ask, "stream": False})
             await self.relay(client, {**request, **self.asks[-1], "stream": self.stream}, send, die_after)
@@ -174,7 +175,7 @@ class World:
         self.config: SessionConfig
         self.settings: Settings
         self.model_port = self.agent_port = self.proxy_port = self.metrics_port = 0
-        self.http = httpx.AsyncClient()
+        self.http = httpx.AsyncClient(verify=False, trust_env=False)
         self._sidecar: AsyncExitStack | None = None
 
     @property
