@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from harness.kube import eventually, is_ready
+from harness.model import ScriptedModel
 from harness.tenure import ROOT, Installed, Place
 
 EXAMPLES = sorted(path for path in (ROOT / "examples").rglob("*.yaml"))
@@ -57,5 +58,19 @@ def test_the_readmes_tour_works(tenure: Installed) -> None:
 
 def test_every_make_target_that_the_readme_names_exists() -> None:
     targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    named = re.findall(r"\bmake ([a-z0-9-]+)", (ROOT / "README.md").read_text() + (ROOT / "CONTRIBUTING.md").read_text())
+    named = re.findall(
+        r"\bmake ([a-z0-9-]+)", (ROOT / "README.md").read_text() + (ROOT / "CONTRIBUTING.md").read_text()
+    )
     assert set(named) <= targets
+
+
+def test_a_users_own_image_stands_in_for_the_built_in_loop(place: Place, model: ScriptedModel) -> None:
+    name = place.agent("writer", runtime={"image": "tenure/custom-agent:dev"})
+    conversation = place.session("writer", "writer")
+    client = place.client()
+    answer = client.responses.create(model=name, conversation=conversation, input="say: brief tag:own-image-1")
+    assert answer.output_text
+    assert model.calls("own-image-1") == 1
+    client.responses.create(model=name, conversation=conversation, input="words: 40 tag:own-image-2")
+    items = [item for item in client.conversations.items.list(conversation, order="asc") if item.type == "message"]
+    assert [item.role for item in items] == ["user", "assistant"] * 2
