@@ -94,13 +94,19 @@ class Cache:
         """The agents that refer to a policy, whether it exists or not."""
         return [self._objects[AGENTS][name] for name in self._agents.get(policy, ())]
 
-    def put(self, kind: Kind, manifest: Manifest) -> Change | None:
-        """Remembers an object unless something newer is known of it; None if nothing has changed."""
+    def put(self, kind: Kind, manifest: Manifest, read_now: bool = False) -> Change | None:
+        """Remembers an object unless something newer is known of it; None if nothing has changed.
+
+        A watch tells of an object that loses the label by which it is watched as of one that is deleted, at the very
+        version at which it lives on; so does the answer to a real deletion. Only one that was `read_now` is known to
+        live.
+        """
         name, new = name_of(manifest), version(manifest)
         old = self._objects[kind].get(name)
         if old is not None and version(old) >= new:
             return None
-        if new <= self._gone.get((kind, name), (-1, 0.0))[0]:
+        gone, _ = self._gone.get((kind, name), (-1, 0.0))
+        if new < gone or (new == gone and not read_now):
             return None
         kept = stripped(kind, manifest)
         self._index(kind, name, old, kept)

@@ -52,7 +52,7 @@ def _login(**given: Any) -> Any:
 
 
 def settings() -> kopf.OperatorSettings:
-    """Kopf's settings; the reasons for each are in `docs` of kopf or in its issues, as named."""
+    """Kopf's settings, as far as they differ from its defaults."""
     found = kopf.OperatorSettings()
     found.peering.standalone = True
     found.posting.enabled = False

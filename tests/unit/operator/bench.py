@@ -13,7 +13,7 @@ from tenure_operator.cache import Cache, name_of, version
 from tenure_operator.desired.pod import PodSettings
 from tenure_operator.errors import RefusedError, WaitingError
 from tenure_operator.events import Events
-from tenure_operator.kinds import AGENTS, EVENTS, PODS, POLICIES, SECRETS, SESSIONS, Key, Kind, Manifest
+from tenure_operator.kinds import AGENTS, CHILDREN, EVENTS, PODS, POLICIES, SECRETS, SESSIONS, Key, Kind, Manifest
 from tenure_operator.probes import SecretProbes
 from tenure_operator.queue import backoff
 from tenure_operator.reconcile.agent import AgentReconciler
@@ -102,7 +102,8 @@ class Bench:
     def told(self, kind: Kind, type_: str | None, manifest: Manifest) -> None:
         if kind in (SECRETS, EVENTS):
             return
-        if type_ == "DELETED":
+        labels = manifest["metadata"].get("labels", {})
+        if type_ == "DELETED" or (kind in CHILDREN and names.MANAGED_BY not in labels):  # as a watch by label tells it
             if change := self.cache.forget(kind, name_of(manifest), version(manifest)):
                 self.world.learned(change)
         else:

@@ -57,6 +57,15 @@ def test_agents_are_found_by_their_policy() -> None:
     assert cache.agents_with(("shop", "month")) == []
 
 
+def test_the_answer_to_a_deletion_brings_nothing_back_but_a_fresh_read_does() -> None:
+    cache = Cache()
+    cache.put(PODS, an_object(1, spec={"containers": []}))
+    cache.forget(PODS, ("shop", "x"), 5)
+    assert cache.put(PODS, an_object(5, spec={"containers": []})) is None
+    assert cache.put(PODS, an_object(4, spec={"containers": []}), read_now=True) is None
+    assert cache.put(PODS, an_object(5, spec={"containers": []}), read_now=True) is not None
+
+
 def test_a_change_is_told_once() -> None:
     cache = Cache()
     assert cache.put(CONFIG_MAPS, an_object(1)) is not None

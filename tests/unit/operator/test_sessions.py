@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from tenure_api import names
-from tenure_api.wire import JournalState
+from tenure_api.wire import JournalState, ModelHealth
 from tenure_operator.errors import RefusedError, UnavailableError
 from tenure_operator.kinds import AGENTS, CLAIMS, EVENTS, NETWORKS, PODS, SECRETS, SESSIONS, Kind
 from unit.operator.bench import NAMESPACE, NOON, Bench
@@ -89,6 +89,22 @@ async def test_a_changed_network_policy_is_set_right(bench: Bench) -> None:
     after = bench.api.find(NETWORKS, "chat-session")
     assert after is not None
     assert after["spec"] == before["spec"]
+
+
+@pytest.mark.parametrize(("kind", "name"), CHILDREN)
+async def test_a_child_without_the_label_by_which_it_is_watched_is_set_right(
+    bench: Bench, kind: Kind, name: str
+) -> None:
+    await bench.running()
+    live = bench.api.find(kind, name)
+    assert live is not None
+    labels = {k: v for k, v in live["metadata"]["labels"].items() if k != names.MANAGED_BY}
+    bench.api.put(kind, {**live, "metadata": {**live["metadata"], "labels": labels}})
+    await bench.advance(5)
+    after = bench.api.find(kind, name)
+    assert after is not None
+    assert after["metadata"]["labels"][names.MANAGED_BY] == "tenure"
+    assert after["metadata"]["uid"] == live["metadata"]["uid"]
 
 
 async def test_a_fight_over_a_child_is_held_back_and_told(bench: Bench) -> None:
@@ -350,6 +366,14 @@ async def test_a_journal_that_cannot_be_used_is_told(bench: Bench, journal: Jour
     await bench.advance(3)
     assert bench.condition(SESSIONS, "chat", "Stalled") == ("True", reason)
     assert bench.message(SESSIONS, "chat").endswith("It says so.")
+
+
+async def test_a_long_message_is_cut(bench: Bench) -> None:
+    made = await bench.running()
+    bench.sidecars.say(made["metadata"]["uid"], model=ModelHealth(reason="ModelError", message="x" * 100_000))
+    await bench.advance(20)
+    assert bench.condition(SESSIONS, "chat", "ModelReachable") == ("False", "ModelError")
+    assert len(bench.message(SESSIONS, "chat", "ModelReachable")) == 2000
 
 
 async def test_a_silent_sidecar_is_no_bug_and_is_asked_again(bench: Bench) -> None:

@@ -8,7 +8,7 @@ from tenure_api.session import AgentSessionStatus, JournalStatus, PolicySeen
 from tenure_api.wire import EffectivePolicy, Report
 from tenure_operator.kinds import Manifest
 from tenure_operator.reconcile import pods
-from tenure_operator.reconcile.verdict import Verdict, comparable, conditions
+from tenure_operator.reconcile.verdict import Verdict, comparable, condition, conditions
 from tenure_operator.sightings import Sighting
 
 COUNTERS = {"journal": None, "turns": None, "last_activity_time": None}
@@ -57,24 +57,20 @@ def _reported(report: Report) -> dict[str, object]:
     }
 
 
-def _condition(type_: ConditionType, status: ConditionStatus, reason: str, message: str, generation: int) -> Condition:
-    return Condition(type=type_, status=status, reason=reason, message=message, observed_generation=generation)
-
-
 def _model(before: AgentSessionStatus, facts: Facts, report: Report | None) -> list[Condition]:
     type_ = ConditionType.MODEL_REACHABLE
     if facts.sighting and facts.sighting.silent and facts.pod and pods.is_ready(facts.pod):
         said = f"The sidecar cannot be asked: {facts.sighting.problem}"
-        return [_condition(type_, ConditionStatus.UNKNOWN, Reason.UNREACHABLE, said, facts.generation)]
+        return [condition(type_, ConditionStatus.UNKNOWN, Reason.UNREACHABLE, said, facts.generation)]
     if report is None:
-        kept = [condition for condition in before.conditions if condition.type == type_]
-        return [condition.model_copy(update={"observed_generation": facts.generation}) for condition in kept]
+        kept = [known for known in before.conditions if known.type == type_]
+        return [known.model_copy(update={"observed_generation": facts.generation}) for known in kept]
     status: dict[str, ConditionStatus] = {
         Reason.ANSWERING: ConditionStatus.TRUE,
         Reason.NOT_YET_CALLED: ConditionStatus.UNKNOWN,
     }
     return [
-        _condition(
+        condition(
             type_,
             status.get(report.model.reason, ConditionStatus.FALSE),
             report.model.reason,
@@ -92,16 +88,16 @@ def _policy(status: AgentSessionStatus, facts: Facts) -> list[Condition]:
     if wanted is None:
         kept = "The session keeps to the last policy that it was given." if seen else "No policy was given yet."
         said = f"There is no MemoryPolicy {facts.policy_name} in this namespace: create it. {kept}"
-        return [_condition(type_, ConditionStatus.FALSE, Reason.POLICY_NOT_FOUND, said, facts.generation)]
+        return [condition(type_, ConditionStatus.FALSE, Reason.POLICY_NOT_FOUND, said, facts.generation)]
     what = f"generation {wanted.generation} of MemoryPolicy {wanted.name}"
     report = facts.sighting.report if facts.sighting else None
     same_object = report is None or report.policy is None or report.policy.uid == wanted.uid
     if seen and (seen.name, seen.generation) == (wanted.name, wanted.generation) and same_object:
         return [
-            _condition(type_, ConditionStatus.TRUE, Reason.DELIVERED, f"The sidecar enforces {what}.", facts.generation)
+            condition(type_, ConditionStatus.TRUE, Reason.DELIVERED, f"The sidecar enforces {what}.", facts.generation)
         ]
     said = f"The sidecar has not acknowledged {what} yet."
-    return [_condition(type_, ConditionStatus.FALSE, Reason.DELIVERING, said, facts.generation)]
+    return [condition(type_, ConditionStatus.FALSE, Reason.DELIVERING, said, facts.generation)]
 
 
 def is_urgent(before: AgentSessionStatus, after: AgentSessionStatus) -> bool:
@@ -123,5 +119,5 @@ def _outline(status: AgentSessionStatus) -> tuple[object, ...]:
         status.pod_name,
         status.pod_ip,
         status.volume_claim_name,
-        {condition.type: condition for condition in status.conditions if condition.type in summary},
+        {known.type: known for known in status.conditions if known.type in summary},
     )

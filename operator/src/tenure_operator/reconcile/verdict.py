@@ -6,6 +6,9 @@ from typing import Any, Protocol, Self, TypeVar
 
 from tenure_api.conditions import Condition, ConditionStatus, ConditionType, Reason
 
+LONGEST_MESSAGE = 2000
+"""Characters of a condition's message. The schema allows more; nobody reads more."""
+
 
 class Progress(Enum):
     """What will happen by itself."""
@@ -47,21 +50,23 @@ def stalled(reason: Reason, message: str) -> Verdict:
     return Verdict(ConditionStatus.FALSE, reason, message, Progress.STALLED)
 
 
+def condition(type_: ConditionType, status: ConditionStatus, reason: str, message: str, generation: int) -> Condition:
+    """A condition with a message of bounded length: some quote what a kubelet or a model endpoint has said."""
+    if len(message) > LONGEST_MESSAGE:
+        message = message[: LONGEST_MESSAGE - 1] + "…"
+    return Condition(type=type_, status=status, reason=reason, message=message, observed_generation=generation)
+
+
 def conditions(verdict: Verdict, generation: int) -> list[Condition]:
     """The summary conditions. The abnormal ones are there only while they are true, as kstatus reads them."""
     true = ConditionStatus.TRUE
 
-    def condition(type_: ConditionType, status: ConditionStatus) -> Condition:
-        return Condition(
-            type=type_, status=status, reason=verdict.reason, message=verdict.message, observed_generation=generation
-        )
-
-    found = [condition(ConditionType.READY, verdict.ready)]
+    types = [(ConditionType.READY, verdict.ready)]
     if verdict.progress is Progress.RECONCILING:
-        found.append(condition(ConditionType.RECONCILING, true))
+        types.append((ConditionType.RECONCILING, true))
     if verdict.progress is Progress.STALLED:
-        found.append(condition(ConditionType.STALLED, true))
-    return found
+        types.append((ConditionType.STALLED, true))
+    return [condition(type_, status, verdict.reason, verdict.message, generation) for type_, status in types]
 
 
 class _Status(Protocol):

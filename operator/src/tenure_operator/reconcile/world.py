@@ -85,7 +85,8 @@ class World:
             ):
                 self.learned(change)
             return None
-        self.learn(kind, live)
+        if change := self.cache.put(kind, live, read_now=True):
+            self.learned(change)
         return self.cache.get(kind, *name)
 
     async def child(self, kind: Kind, name: str, owner_kind: Kind, owner: Meta) -> Child:
