@@ -96,6 +96,16 @@ async def test_a_turn_that_began_since_the_last_report_is_noticed(bench: Bench) 
     assert ending(bench) == []
 
 
+async def test_a_place_that_was_not_given_back_is_taken_from_one_that_is_done(bench: Bench) -> None:
+    await bench.advance(5)
+    first = await replaced(bench)
+    agent = (NAMESPACE, "helper")
+    bench.world.replacing[agent] = (NAMESPACE, first)
+    await bench.advance(60)
+    assert len(ending(bench)) == 1
+    assert first not in ending(bench)
+
+
 async def test_a_bad_image_stops_at_the_first_session(bench: Bench) -> None:
     await bench.advance(5)
     (first,) = ending(bench)
