@@ -11,18 +11,32 @@ from harness.manifests import MODEL_URL, agent, policy, session
 from harness.tenure import ROOT, Place
 
 GOLDEN = ROOT / "tests" / "golden"
+TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z"
+AGE = r"(?<= )(AGE|\d+[smh](\d+s)?)( +(?= )|$)"
+"""An age in a table or the head of its column, with what fills it."""
 
 
-def settled(text: str) -> str:
-    """Text with all that changes from run to run replaced."""
+def same_width(word: str, found: str, at_least: int = 0) -> str:
+    """The word in the place of another, so that what follows stays in its column."""
+    return word.ljust(max(len(found), at_least))
+
+
+def settled(place: Place, text: str) -> str:
+    """Text with all that changes from run to run replaced, in the same columns and indented as ever."""
+    text = text.replace(place.name, f"<{'namespace':-^{len(place.name) - 2}}>")
+    text = re.sub(TIME, lambda found: same_width("<time>", found[0]), text)
+    # A column of ages is as wide as the longest of them.
+    text = re.sub(
+        AGE,
+        lambda found: same_width("AGE" if found[1] == "AGE" else "<age>", found[0], at_least=8),
+        text,
+        flags=re.MULTILINE,
+    )
     replacements = [
-        (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", "<time>"),
         (r"\b\d+(\.\d+){3}\b", "<ip>"),
         (r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "<uid>"),
         (r"(Resource Version: +)\d+", r"\1<version>"),
-        (r"\b\d+[smh](\d+s)?(?= |$)", "<age>"),
         (r" +$", ""),
-        (r"  +", "  "),
     ]
     for pattern, replacement in replacements:
         text = re.sub(pattern, replacement, text, flags=re.MULTILINE)
@@ -57,15 +71,19 @@ def shown(place: Place) -> Place:
     return place
 
 
-def test_the_tables_read_well(shown: Place) -> None:
-    compare("get.txt", settled(shown.kube.run("get", "ag,ags,mp")))
+@pytest.mark.parametrize("output", ["", "wide"])
+def test_the_tables_read_well(shown: Place, output: str) -> None:
+    table = shown.kube.run("get", "ag,ags,mp", *(["-o", output] if output else []))
+    compare(f"get{output and '-'}{output}.txt", settled(shown, table))
 
 
-@pytest.mark.parametrize("kind", ["agent", "agentsession", "memorypolicy"])
-def test_describe_reads_well(shown: Place, kind: str) -> None:
-    name = {"agent": "helper", "agentsession": "chat-1", "memorypolicy": "month"}[kind]
-    text = settled(shown.kube.run("describe", kind, name, "--show-events=false"))
-    compare(f"describe-{kind}.txt", text.replace(shown.name, "<namespace>"))
+DESCRIBED = [("agent", "helper"), ("agentsession", "chat-1"), ("memorypolicy", "month"), ("agentsession", "chat-2")]
+
+
+@pytest.mark.parametrize(("kind", "name"), DESCRIBED)
+def test_describe_reads_well(shown: Place, kind: str, name: str) -> None:
+    text = shown.kube.run("describe", kind, name, "--show-events=false")
+    compare(f"describe-{kind}-{name}.txt", settled(shown, text))
 
 
 def test_wait_ends_when_an_object_is_ready_and_not_before(shown: Place) -> None:

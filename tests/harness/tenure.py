@@ -99,5 +99,5 @@ class Place:
 
 
 def unique(prefix: str) -> str:
-    """A name that no earlier run has used."""
-    return f"{prefix}-{int(time.time() * 1000) % 10**9}"
+    """A name that no earlier run has used, of always the same length."""
+    return f"{prefix}-{int(time.time() * 1000) % 10**9:09}"

@@ -105,7 +105,7 @@ KINDS = (
             ("Reason", "string", _ready("reason")),
             ("Agents", "integer", ".status.agents"),
             ("Sessions", "integer", ".status.sessions.total"),
-            ("Current", "integer", ".status.sessions.current"),
+            ("Up-To-Date", "integer", ".status.sessions.current"),
             ("Age", "date", ".metadata.creationTimestamp"),
         ),
         (("Message", "string", _ready("message")),),
