@@ -72,7 +72,7 @@ def judge(pod: Manifest, claim: Manifest | None, report: Report | None, now: dat
     """What a pod says about its session."""
     if is_ready(pod):
         return Judgement(READY)
-    if report is not None and (verdict := _journal(report)):
+    if report is not None and (verdict := _journal(pod, report)):
         return Judgement(verdict)
     for problem in _container_problems(pod):
         return Judgement(problem)
@@ -82,10 +82,12 @@ def judge(pod: Manifest, claim: Manifest | None, report: Report | None, now: dat
     return Judgement(starting(pod))
 
 
-def _journal(report: Report) -> Verdict | None:
+def _journal(pod: Manifest, report: Report) -> Verdict | None:
     said = report.journal_message
     if report.journal is JournalState.KEY_MISMATCH:
-        fix = "Restore the Secret with the key that the journal was written with."
+        # A kubelet reads an immutable Secret once for each pod.
+        name = pod["metadata"]["name"]
+        fix = f"Restore the Secret with the key that the journal was written with, then delete pod {name}."
         return stalled(Reason.KEY_MISMATCH, f"The data key does not fit the journal. {fix} {said}".rstrip())
     if report.journal is JournalState.UNREADABLE:
         fix = "Restore the volume from a backup, or delete the session."
