@@ -14,7 +14,7 @@ from tenure_api.wire import Failure, SessionConfig, TurnRequest, TurnStatus
 from tenure_sidecar.clock import Clock
 from tenure_sidecar.codec import decode
 from tenure_sidecar.errors import BrokenError, ConnectError, HttpError, JournalError, RefusedError
-from tenure_sidecar.journal.records import ModelResult, TurnEnd, TurnRun, TurnStart
+from tenure_sidecar.journal.records import Entry, ModelResult, TurnEnd, TurnRun, TurnStart
 from tenure_sidecar.journal.store import Journal, Record
 from tenure_sidecar.live import Live, ended
 from tenure_sidecar.metrics import Metrics
@@ -192,7 +192,7 @@ class Turns:
         self._idle.clear()
         try:
             end = await self._answer(unended, live, again)
-            self._transcript.finish(await self._record_end(turn.turn, end), end)
+            self._transcript.finish(await self._record(turn.turn, 0, end), end)
         finally:
             self._active = None
             self._idle.set()
@@ -200,15 +200,15 @@ class Turns:
         self._metrics.turn_ended(end.status, self._clock.now() - turn.started_at)
         live.end(turn.wire())
 
-    async def _record_end(self, turn: str, end: TurnEnd) -> Record:
-        """The end must be recorded; a full volume can be mended."""
+    async def _record(self, turn: str, step: int, entry: Entry) -> Record:
+        """Record what must be recorded before anything else can happen: a full volume can be mended."""
         while True:
             try:
-                return await self._journal.append(turn, 0, TurnEnd.kind, end.payload())
+                return await self._journal.append(turn, step, entry.kind, entry.payload())
             except JournalError:
                 if self._journal.broken:
                     raise
-                log.warning("the end of turn %s cannot be written yet", turn)
+                log.warning("%s of turn %s cannot be written yet", entry.kind, turn)
                 await asyncio.sleep(self._pace.longest)
 
     async def _answer(self, unended: Open, live: Live, again: bool) -> TurnEnd:
@@ -230,17 +230,24 @@ class Turns:
             except ConnectError as error:
                 if waited >= patience:
                     return _failed("runtime_unreachable", f"the agent container cannot be reached: {error}")
+                self._give_up_draining()
                 await asyncio.sleep(delay)
                 waited, delay = waited + delay, min(2 * delay, self._pace.longest)
             except BrokenError as error:
                 log.warning("the agent container died on turn %s: %s", unended.turn.turn, error)
+                self._give_up_draining()
                 again, crash, delay, waited = True, str(error), self._pace.first, 0.0
                 await asyncio.sleep(delay)
+
+    def _give_up_draining(self) -> None:
+        """At the end of a pod its agent container ends first: then there is nothing to wait for."""
+        if self._closing:
+            self._idle.set()
 
     async def _note_rerun(self, unended: Open) -> None:
         unended.reruns += 1
         self._metrics.turn_rerun()
-        await self._journal.append(unended.turn.turn, unended.reruns, TurnRun.kind, TurnRun().payload())
+        await self._record(unended.turn.turn, unended.reruns, TurnRun())
 
     async def _run_once(self, unended: Open, live: Live) -> TurnEnd:
         """One run of the agent. Raises `ConnectError` and `BrokenError`."""

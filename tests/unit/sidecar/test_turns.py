@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tenure_sidecar.turns import MOST_RERUNS, MOST_WAITING
+from tenure_sidecar.errors import UnreadableError
+from tenure_sidecar.journal.store import Record
+from tenure_sidecar.turns import MOST_RERUNS, MOST_WAITING, Pace
 from unit.sidecar.support import a_policy, a_turn, serving, turn_id, until
 from unit.sidecar.world import DONE, Json, Scripted, World, a_world, answers, chunk, says, streams, text_of, whole
 
@@ -320,6 +322,36 @@ async def test_history_that_retention_has_shortened_does_not_make_a_rerun_fail(w
     assert turn.end is not None
     assert turn.end.error is None
     assert [request.get("user") for request in world.model.requests].count("a") == 1
+
+
+async def test_the_end_of_the_agent_ends_the_wait_for_its_turn(world: World) -> None:
+    over = asyncio.Event()
+    agent = world.agent = Scripted(streams(chunk("one"), then=over, cut=True), streams(then=asyncio.Event()))
+    asked = asyncio.create_task(world.turn())
+    await until(lambda: agent.requests)
+    closing = asyncio.create_task(world.session.close(60))
+    await asyncio.sleep(0.01)
+    assert not closing.done()
+    over.set()
+    async with asyncio.timeout(5):
+        await closing
+    asked.cancel()
+
+
+async def test_a_full_volume_holds_a_turn_up_and_does_not_lose_it(world: World) -> None:
+    journal = world.session._open().journal
+    append, failures = journal.append, [0, 0, 0]
+
+    async def failing(turn: str, step: int, kind: str, payload: bytes) -> Record:
+        if kind == "turn.end" and failures:
+            failures.pop()
+            raise UnreadableError("the volume is full")
+        return await append(turn, step, kind, payload)
+
+    journal.append = failing  # type: ignore[method-assign]
+    world.session.turns._pace = Pace(longest=0.01)
+    assert (await world.turn())[-1]["turn"]["status"] == "completed"
+    assert failures == []
 
 
 @pytest.mark.parametrize("moment", range(12))
