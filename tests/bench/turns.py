@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from bench.api import is_ready
 from bench.figure import Aim, Baseline, Figure, compared
 from bench.place import measured_place
 from harness import manifests
@@ -48,6 +49,13 @@ def run(place: Place, what: str, job: dict[str, object]) -> dict[str, list[float
     return result
 
 
+def gateway_url(place: Place) -> str:
+    """The API of one replica, past the Service: a rate is that of one process."""
+    pods = place.kube.within(SYSTEM).items("pods", "app.kubernetes.io/component=gateway")
+    address = next(pod["status"]["podIP"] for pod in pods if is_ready(pod))
+    return f"http://{address}:8080/v1"
+
+
 def measure() -> Iterator[Figure]:
     """All figures of this module."""
     with measured_place("bench-turns") as place:
@@ -58,7 +66,7 @@ def measure() -> Iterator[Figure]:
         eventually(lambda: place.kube.execute("client", "client", "true") == "", 10)
         job: dict[str, object] = {
             "direct": manifests.MODEL_URL,
-            "gateway": f"http://tenure-gateway.{SYSTEM}.svc/v1",
+            "gateway": gateway_url(place),
             "token": place.caller(),
             "agent": agent,
             "conversations": conversations,
