@@ -4,10 +4,11 @@ import asyncio
 
 import pytest
 
+from tenure_api.names import MANAGED_BY
 from tenure_operator import resync
 from tenure_operator.cache import Cache
 from tenure_operator.errors import UnavailableError
-from tenure_operator.kinds import AGENTS, CONFIG_MAPS
+from tenure_operator.kinds import AGENTS, CONFIG_MAPS, Kind
 from tenure_operator.resync import GRACE_SECONDS, Resync, Watches
 from unit.operator.bench import NAMESPACE, Bench
 from unit.operator.fake_api import FakeApi
@@ -59,6 +60,18 @@ def test_a_watch_that_never_tells_is_stale_after_a_while() -> None:
     assert lagging.watches.stale() is None
     lagging.now = GRACE_SECONDS + 1
     assert lagging.watches.stale() == "no news by watch of: agents"
+
+
+async def test_what_a_list_finds_is_counted_and_owed_by_the_watch() -> None:
+    lagging, api = Lagging(), FakeApi()
+    api.put(CONFIG_MAPS, {"metadata": {"namespace": "shop", "name": "c", "labels": {MANAGED_BY: "tenure"}}})
+    missed: list[tuple[Kind, int]] = []
+    listing = Resync(api, lagging.cache, lagging.watches, lambda _: None, lambda *found: missed.append(found))
+    await listing.one(CONFIG_MAPS)
+    await listing.one(CONFIG_MAPS)
+    assert missed == [(CONFIG_MAPS, 1), (CONFIG_MAPS, 0)]
+    lagging.now = GRACE_SECONDS + 1
+    assert lagging.watches.stale() == "no news by watch of: agents, configmaps"
 
 
 def test_a_watch_that_tells_late_is_not_stale() -> None:
