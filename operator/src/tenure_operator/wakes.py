@@ -1,7 +1,7 @@
 """Which objects must be looked at again when one has changed: pure, and the only place that knows the dependencies.
 
 What only counts other objects is asked for with a delay, so that a thousand sessions that become ready do not mean a
-thousand writes to the status of their agent.
+thousand writes to the status of their agent, nor one session two.
 """
 
 from collections.abc import Iterator
@@ -11,8 +11,10 @@ from tenure_api.names import API_VERSION
 from tenure_operator.cache import Cache, Change, agent_of, name_of, policy_of
 from tenure_operator.kinds import AGENTS, BY_NAME, POLICIES, SESSIONS, Key, Manifest
 
-COUNT_DELAY = 3.0
-"""Seconds after which a status that counts other objects is looked at again."""
+COUNT_DELAY = 10.0
+"""Seconds after which an agent's count of its sessions is brought up to date: longer than a session takes to start."""
+PROGRESS_DELAY = 3.0
+"""Seconds after which a policy's count of the sessions that it has reached is brought up to date."""
 DELIVERY_DELAY = 5.0
 """Seconds that a sidecar has for a new policy before its session says that it is not delivered."""
 
@@ -75,7 +77,7 @@ def _of_session(cache: Cache, change: Change) -> Iterator[Wake]:
         yield Wake(Key(AGENTS, *agent), COUNT_DELAY)
         found = cache.get(AGENTS, *agent)
         if found is not None and (policy := policy_of(found)):
-            yield Wake(Key(POLICIES, *policy), COUNT_DELAY)
+            yield Wake(Key(POLICIES, *policy), PROGRESS_DELAY)
 
 
 def _of_agent(cache: Cache, change: Change) -> Iterator[Wake]:
@@ -90,7 +92,7 @@ def _of_agent(cache: Cache, change: Change) -> Iterator[Wake]:
     if before != after:
         for policy in (before, after):
             if policy:
-                yield Wake(Key(POLICIES, *policy), COUNT_DELAY)
+                yield Wake(Key(POLICIES, *policy), PROGRESS_DELAY)
 
 
 def _of_policy(cache: Cache, change: Change) -> Iterator[Wake]:

@@ -152,6 +152,19 @@ async def test_a_sidecar_with_another_configuration_is_given_the_right_one(bench
     assert bench.sidecars.reports[made["metadata"]["uid"]].config_digest == wanted
 
 
+async def test_a_session_costs_its_agent_one_write_when_it_comes_and_one_when_it_goes(bench: Bench) -> None:
+    bench.agent()
+    await bench.advance(20)
+    bench.api.writes.clear()
+    await bench.running()
+    await bench.advance(60)
+    assert bench.status(AGENTS, "helper")["sessions"] == {"total": 1, "ready": 1}
+    bench.api.remove(SESSIONS, NAMESPACE, "chat")
+    await bench.advance(60)
+    assert bench.status(AGENTS, "helper")["sessions"] == {"total": 0, "ready": 0}
+    assert bench.api.writes.count(("status", "Agent", "helper")) == 2
+
+
 async def test_a_hundred_sessions_that_become_ready_cost_few_writes_of_their_agent(bench: Bench) -> None:
     bench.policy()
     bench.agent(memoryPolicyRef={"name": "month"})
@@ -162,7 +175,7 @@ async def test_a_hundred_sessions_that_become_ready_cost_few_writes_of_their_age
     for number in range(100):
         bench.kubelet(f"chat-{number}")
         await bench.advance(0.02)
-    await bench.advance(10)
+    await bench.advance(20)
     assert bench.status(AGENTS, "helper")["sessions"] == {"total": 100, "ready": 100}
     assert bench.status(POLICIES, "month")["sessions"] == {"total": 100, "current": 100}
     assert len([write for write in bench.api.writes if write[:2] == ("status", "Agent")]) <= 5

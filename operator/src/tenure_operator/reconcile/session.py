@@ -242,6 +242,7 @@ class SessionReconciler:
         return effective_policy(Meta.of(manifest), MemoryPolicy.model_validate(manifest).spec)
 
     async def _tell(self, meta: Meta, before: AgentSessionStatus, plan: Plan) -> None:
+        """Records what someone may have to do something about; that all is well, the conditions say."""
         verdict = plan.verdict
         if plan.lost_volume:
             said = f"The volume {before.volume_claim_name} is gone with all that was in it; the session begins anew."
@@ -251,8 +252,6 @@ class SessionReconciler:
             return
         if verdict.progress is Progress.STALLED or verdict.reason in WORTH_TELLING:
             await self._world.events.tell((SESSIONS, meta), "Warning", verdict.reason, "Reconcile", verdict.message)
-        elif verdict.is_ready and before.pod_ip is None and before.turns is None:
-            await self._world.events.tell((SESSIONS, meta), "Normal", verdict.reason, "Start", verdict.message)
 
     def _next_in_rollout(self, session: Name) -> None:
         """This session is ready again: lets the next one of its agent have its pod replaced."""
