@@ -23,7 +23,7 @@ from tenure_sidecar.asgi import App, Receive, Scope, Send
 from tenure_sidecar.clock import SteadyClock
 from tenure_sidecar.control import Control, Gate
 from tenure_sidecar.errors import JournalError
-from tenure_sidecar.http1 import Client
+from tenure_sidecar.http_client import Client
 from tenure_sidecar.metrics import CONTENT_TYPE, Metrics
 from tenure_sidecar.proxy.app import ModelProxy
 from tenure_sidecar.proxy.upstream import Upstream
@@ -76,9 +76,9 @@ def _listen(host: str, port: int) -> socket.socket:
     return socket.create_server((host, port), backlog=512)
 
 
-def build(settings: Settings) -> tuple[Session, Doors, list[socket.socket]]:
+def build(settings: Settings, client: Client) -> tuple[Session, Doors, list[socket.socket]]:
     """The parts of the process, and the sockets that it listens on."""
-    metrics, client = Metrics(), Client()
+    metrics = Metrics()
     session = Session(settings, SteadyClock(), metrics, client)
     control = Control(session, Gate(settings.session_uid, settings.config, time.time))
     upstream = Upstream(client, session.credentials, session.health)
@@ -114,7 +114,8 @@ def server_of(doors: Doors) -> Server:
 
 async def serve(settings: Settings) -> int:
     """Run until a signal, or until the journal breaks; the exit status."""
-    session, doors, sockets = build(settings)
+    client = Client()
+    session, doors, sockets = build(settings, client)
     gc.freeze()  # what lives as long as the process need not be looked at by every collection
     server = server_of(doors)
     stopping = asyncio.Event()
@@ -131,6 +132,7 @@ async def serve(settings: Settings) -> int:
     server.should_exit = True
     await serving
     await session.release()
+    await client.close()
     return status
 
 

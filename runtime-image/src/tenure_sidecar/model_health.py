@@ -12,7 +12,7 @@ from tenure_api.conditions import Reason
 from tenure_api.wire import ModelHealth, ModelTarget, SessionConfig
 from tenure_sidecar.clock import Clock
 from tenure_sidecar.errors import GarbageError, HttpError
-from tenure_sidecar.http1 import Client
+from tenure_sidecar.http_client import Client
 from tenure_sidecar.proxy.credentials import Credentials
 from tenure_sidecar.proxy.failure import ModelFailedError, invalid, refused, unreachable
 

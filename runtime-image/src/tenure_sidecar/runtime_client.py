@@ -3,14 +3,15 @@
 It serves OpenAI Chat Completions. The answer may come as a stream or, from an image that ignores `stream`, as a whole.
 """
 
+import asyncio
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from tenure_api.wire import Message, Role, TurnRequest
 from tenure_sidecar.asgi import JSON, SSE
 from tenure_sidecar.codec import decode, encode
-from tenure_sidecar.errors import BrokenError, GarbageError, SidecarError
-from tenure_sidecar.http1 import Client, Response
+from tenure_sidecar.errors import BrokenError, ConnectError, GarbageError, SidecarError
+from tenure_sidecar.http_client import Client, Response
 from tenure_sidecar.sse import Parser
 from tenure_sidecar.transcript import messages_json
 
@@ -69,12 +70,17 @@ class RuntimeClient:
 
     def __init__(self, client: Client, port: int, pod_token: Callable[[], str | None]) -> None:
         self._client = client
+        self._port = port
         self._url = f"http://127.0.0.1:{port}/v1/chat/completions"
         self._pod_token = pod_token
 
     async def reach(self) -> None:
         """Raises `ConnectError` while the container does not listen."""
-        await self._client.connect(self._url)
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", self._port)
+        except OSError as error:
+            raise ConnectError(f"nothing listens on port {self._port}") from error
+        writer.close()
 
     async def run(self, body: bytes, on_text: Callable[[str], None]) -> Answered:
         """Ask, and pass the text on as it comes.

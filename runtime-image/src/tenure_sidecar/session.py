@@ -12,7 +12,7 @@ from tenure_api.wire import EffectivePolicy, JournalState, Report, SessionConfig
 from tenure_sidecar.clock import SteadyClock, moment
 from tenure_sidecar.config import mounted, newer
 from tenure_sidecar.errors import JournalError, KeyMismatchError, RefusedError, UnreadableError
-from tenure_sidecar.http1 import Client
+from tenure_sidecar.http_client import Client
 from tenure_sidecar.journal.records import TURN_KINDS, ConfigAccepted
 from tenure_sidecar.journal.sealing import Sealer
 from tenure_sidecar.journal.store import Journal

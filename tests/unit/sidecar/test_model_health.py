@@ -8,7 +8,7 @@ from tenure_api.conditions import Reason
 from tenure_api.wire import ModelTarget
 from tenure_sidecar import model_health
 from tenure_sidecar.asgi import Scope, Send
-from tenure_sidecar.http1 import Client
+from tenure_sidecar.http_client import Client
 from tenure_sidecar.model_health import HealthOfModel, Prober
 from tenure_sidecar.proxy.credentials import Credentials
 from tenure_sidecar.proxy.failure import invalid, refused, unreachable
@@ -41,7 +41,7 @@ async def probed(listing: Deed, tmp: Credentials) -> tuple[str, str]:
         found = health()
         client = Client()
         await Prober(client, tmp, found, lambda: None).probe(target)
-        client.close()
+        await client.close()
         report = found.report()
         return report.reason, report.message
 
@@ -115,7 +115,8 @@ async def test_an_endpoint_that_is_away_is_known_early_and_its_return_is_noticed
     async with serving(endpoint) as port:
         config = a_config(a_route(ModelTarget(name="m", base_url=f"http://127.0.0.1:{port}/v1")))
         found = health()
-        probing = asyncio.create_task(Prober(Client(), Credentials(tmp_path), found, lambda: config).run())  # type: ignore[arg-type]
+        client = Client()
+        probing = asyncio.create_task(Prober(client, Credentials(tmp_path), found, lambda: config).run())  # type: ignore[arg-type]
         await until(lambda: found.report().reason == "ModelError")
         endpoint.listing = answers(200, {})
         await until(lambda: found.well)
@@ -123,6 +124,7 @@ async def test_an_endpoint_that_is_away_is_known_early_and_its_return_is_noticed
         await asyncio.sleep(0.05)
         assert endpoint.asked == asked
         probing.cancel()
+        await client.close()
 
 
 async def test_another_endpoint_is_asked_at_once(world: World) -> None:

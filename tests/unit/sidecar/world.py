@@ -15,6 +15,7 @@ from tenure_api.wire import ModelTarget, SessionConfig, TurnRequest
 from tenure_sidecar import asgi
 from tenure_sidecar.asgi import Receive, Scope, Send
 from tenure_sidecar.config import CONFIG_FILE
+from tenure_sidecar.http_client import Client
 from tenure_sidecar.main import build
 from tenure_sidecar.settings import Settings
 from unit.sidecar.support import KEY, SESSION, a_config, a_route, a_turn, hosting, serving, until
@@ -204,7 +205,8 @@ class World:
             metrics_port=0,
             runtime_port=self.agent_port,
         )
-        self.session, doors, sockets = build(self.settings)
+        client = Client()
+        self.session, doors, sockets = build(self.settings, client)
         control, self.proxy_port, self.metrics_port = (listener.getsockname()[1] for listener in sockets)
         if isinstance(self.agent, Agent):
             self.agent.proxy_port = self.proxy_port
@@ -216,6 +218,7 @@ class World:
             working.cancel()
             await asyncio.wait((working,))
             await self.session.release()
+            await client.close()
 
         self._sidecar.push_async_callback(stop)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from tenure_api.wire import ModelRoute, ModelTarget
 from tenure_sidecar.codec import decode, encode
 from tenure_sidecar.errors import GarbageError, HttpError
-from tenure_sidecar.http1 import Client, Response
+from tenure_sidecar.http_client import Client, Response
 from tenure_sidecar.model_health import HealthOfModel
 from tenure_sidecar.proxy.credentials import Credentials
 from tenure_sidecar.proxy.dialect import Assembler, Dialect, Json, Progress, StreamError
@@ -140,7 +140,7 @@ async def _begin(answer: Answer, dialect: Dialect, request: Json) -> None:
     response, endpoint = answer.response, answer.target.base_url
     if response.status != 200:
         raise refused(response.status, await _some(response), endpoint, answer.credential)
-    if response.headers.get(b"content-encoding", b"identity").lower() != b"identity":
+    if response.header("content-encoding").lower() not in (b"", b"identity"):
         raise GarbageError("the answer is compressed, which was not asked for")
     if response.content_type == b"text/event-stream" and request.get("stream"):
         answer.assembler = dialect.assembler(request)
