@@ -20,9 +20,10 @@ PROBE_SECONDS = 10
 _PROBE_TIMEOUT_SECONDS = 5
 _PROBE_LIMIT = 4 * 1024 * 1024
 _DOUBT_SECONDS = 60
-"""How long a failed answer outweighs a good list of models, which says nothing of answers."""
+"""How long a failed answer outweighs a good list of models, which says nothing of answers and which many endpoints give
+to anybody."""
 _WELL = (Reason.ANSWERING, Reason.NOT_YET_CALLED)
-_SHOWN_BY_A_PROBE = (Reason.UNREACHABLE, Reason.UNAUTHORIZED, Reason.CREDENTIAL_MISSING)
+_SHOWN_BY_A_PROBE = (Reason.UNREACHABLE, Reason.CREDENTIAL_MISSING)
 
 
 class HealthOfModel:
@@ -47,6 +48,7 @@ class HealthOfModel:
 
     def answered(self, target: ModelTarget, before: ModelFailedError | None) -> None:
         """A target has begun to answer; `before` is the failure of the first one, if it is a fallback that answers."""
+        self._doubt_until = 0.0
         self._metric(Reason.ANSWERING.value)
         fallback = f"; it is a fallback, since {before.public}" if before is not None else ""
         self._set(Reason.ANSWERING, f"Model {target.name} at {target.base_url} answers{fallback}")
@@ -57,13 +59,19 @@ class HealthOfModel:
         self._set(failure.reason, failure.public)
         self._doubt_until = 0.0 if failure.reason in _SHOWN_BY_A_PROBE else self._clock.now() + _DOUBT_SECONDS
 
+    def forget(self) -> None:
+        """The route leads elsewhere now."""
+        self._doubt_until = 0.0
+        self._set(Reason.NOT_YET_CALLED, "The model has not been called yet")
+
     def probed(self, target: ModelTarget, failure: ModelFailedError | None) -> None:
         """A probe has succeeded, or failed."""
         if failure is not None:
             self._set(failure.reason, failure.public)
             self._doubt_until = 0.0
-        elif self._reason in (Reason.MODEL_ERROR, Reason.INVALID_RESPONSE) and self._doubt_until:
+        elif self._doubt_until:
             if self._clock.now() >= self._doubt_until:
+                self._doubt_until = 0.0
                 self._set(Reason.NOT_YET_CALLED, f"{target.base_url} can be reached; the last call failed")
         elif self._reason is not Reason.ANSWERING:
             self._set(Reason.ANSWERING, f"{target.base_url} can be reached")
@@ -99,6 +107,8 @@ class Prober:
             self._woken.clear()
             config = self._config()
             if config is not None and (not self._health.well or asked != config.model.targets[0]):
+                if asked is not None and asked != config.model.targets[0]:
+                    self._health.forget()
                 asked = config.model.targets[0]
                 await self.probe(asked)
             try:

@@ -80,14 +80,21 @@ async def test_a_probe_of_nothing_and_of_garbage(tmp_path: object) -> None:
 
 def test_a_probe_mends_what_a_probe_can_see() -> None:
     found = health()
-    for failure in (unreachable("away"), refused(401, b"", "e", None)):
-        found.failed(TARGET, failure)
-        assert not found.well
-        found.probed(TARGET, None)
-        assert found.report().reason == Reason.ANSWERING
+    found.failed(TARGET, unreachable("away"))
+    assert not found.well
+    found.probed(TARGET, None)
+    assert found.report().reason == Reason.ANSWERING
 
 
-@pytest.mark.parametrize("failure", [invalid("nonsense"), refused(500, b"", "e", None)])
+def test_another_route_is_not_blamed_for_the_one_before() -> None:
+    found = health()
+    found.failed(TARGET, refused(500, b"", "e", None))
+    found.forget()
+    found.probed(TARGET, None)
+    assert found.report().reason == Reason.ANSWERING
+
+
+@pytest.mark.parametrize("failure", [invalid("nonsense"), refused(500, b"", "e", None), refused(401, b"", "e", None)])
 def test_a_good_list_of_models_is_no_proof_against_a_bad_answer(failure: object) -> None:
     clock = HandClock()
     found = health(clock)
