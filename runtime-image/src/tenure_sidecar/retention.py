@@ -21,19 +21,22 @@ _WITHOUT_POLICY_SECONDS = 3_600
 def due(turns: Iterable[RecordedTurn], policy: EffectivePolicy | None, now: float) -> list[str]:
     """The turns that may not be kept any longer at `now` (seconds since the epoch), oldest first.
 
-    Age counts from the beginning of a turn. A turn that has not ended is never due; it is judged when it has.
+    Age counts from the beginning of a turn. A turn that has not ended is never due; it is judged when it has. Turns that
+    failed are no part of the conversation and are counted apart, so that they do not push it out.
     """
     if policy is None:
         return []
     ended = [turn for turn in turns if turn.end is not None]
-    surplus = 0
+    surplus: set[str] = set()
     if policy.transcript_max_count is not None:
-        surplus = max(0, len(ended) - policy.transcript_max_count)
+        for kind in (True, False):
+            alike = [turn.turn for turn in ended if turn.completed is kind]
+            surplus.update(alike[: max(0, len(alike) - policy.transcript_max_count)])
     max_age = policy.transcript_max_age_seconds
     return [
         turn.turn
-        for place, turn in enumerate(ended)
-        if place < surplus or (max_age is not None and turn.started_at + max_age <= now)
+        for turn in ended
+        if turn.turn in surplus or (max_age is not None and turn.started_at + max_age <= now)
     ]
 
 

@@ -17,11 +17,11 @@ from tenure_sidecar.transcript import RecordedTurn, Transcript
 from unit.sidecar.support import NOON, HandClock, a_policy, a_turn, open_journal, until
 
 
-def a_recorded(age: float, ended: bool = True, n: int = 0) -> RecordedTurn:
+def a_recorded(age: float, ended: bool = True, n: int = 0, status: TurnStatus = TurnStatus.COMPLETED) -> RecordedTurn:
     start = TurnStart(request=a_turn(turn=f"{n:032x}"), agent="bot")
     turn = RecordedTurn(start.request.turn, n, NOON - age, start, b"")
     if ended:
-        turn.finish(TurnEnd(status=TurnStatus.COMPLETED), NOON)
+        turn.finish(TurnEnd(status=status), NOON)
     return turn
 
 
@@ -37,6 +37,13 @@ def test_a_turn_is_due_at_its_maximal_age_and_not_before() -> None:
 def test_the_oldest_go_first_when_there_are_too_many() -> None:
     turns = [a_recorded(10 - n, n=n) for n in range(5)]
     assert due(turns, a_policy(count=2), NOON) == [turn.turn for turn in turns[:3]]
+
+
+def test_turns_that_failed_do_not_push_out_the_conversation() -> None:
+    said = [a_recorded(20 - n, n=n) for n in range(2)]
+    failed = [a_recorded(10 - n, n=10 + n, status=TurnStatus.FAILED) for n in range(3)]
+    assert due([*said, *failed], a_policy(count=2), NOON) == [failed[0].turn]
+    assert due([*said, *failed], a_policy(age=5), NOON) == [turn.turn for turn in [*said, *failed]]
 
 
 def test_the_running_turn_is_never_due() -> None:
