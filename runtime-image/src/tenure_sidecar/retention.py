@@ -21,8 +21,8 @@ _WITHOUT_POLICY_SECONDS = 3_600
 def due(turns: Iterable[RecordedTurn], policy: EffectivePolicy | None, now: float) -> list[str]:
     """The turns that may not be kept any longer at `now` (seconds since the epoch), oldest first.
 
-    Age counts from the beginning of a turn. A turn that has not ended is never due; it is judged when it has. Turns that
-    failed are no part of the conversation and are counted apart, so that they do not push it out.
+    Age counts from the beginning of a turn. A turn that has not ended is never due; it is judged when it has. Turns
+    that failed are no part of the conversation and are counted apart, so that they do not push it out.
     """
     if policy is None:
         return []
