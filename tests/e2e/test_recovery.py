@@ -73,10 +73,11 @@ def test_no_answer_that_a_client_saw_is_lost_or_doubled_when_the_pod_is_killed_m
 def test_a_step_that_has_a_result_is_not_asked_again(place: Place, agent: str, model: ScriptedModel) -> None:
     client = place.client()
     conversation = place.session("settled")
-    answer = client.responses.create(model=agent, conversation=conversation, input="say: settled tag:settled")
+    tag = f"{place.name}-settled"
+    answer = client.responses.create(model=agent, conversation=conversation, input=f"say: settled tag:{tag}")
     place.kube.delete("pod", "settled-session", "--grace-period=0", "--force")
     eventually(lambda: client.responses.retrieve(answer.id).output_text == answer.output_text, 60)
-    assert model.calls("settled") == 1
+    assert model.calls(tag) == 1
 
 
 def test_an_interrupted_turn_completes_by_itself(place: Place, agent: str) -> None:
