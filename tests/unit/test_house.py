@@ -4,6 +4,8 @@ import re
 import subprocess
 from pathlib import Path
 
+from tenure_gateway.openai import errors
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -51,3 +53,9 @@ def test_every_stand_in_says_that_it_is_one() -> None:
     for package in (ROOT / "tests" / "doubles").iterdir():
         pages = list(package.glob("*.py"))
         assert not pages or any("stand-in" in page.read_text() for page in pages), package
+
+
+def test_the_errors_in_the_documents_are_those_of_the_code() -> None:
+    table = [line for line in (errors.__doc__ or "").splitlines() if line.startswith("|")]
+    assert len(table) > 10
+    assert "\n".join(table) in (ROOT / "docs" / "openai-api.md").read_text()
