@@ -13,13 +13,22 @@ from harness.tenure import RELEASE, SYSTEM, Installed, Place, helm, install, uni
 IMAGES = ("tenure/control-plane", "tenure/runtime")
 
 
+def reinstall(tenure: Installed, tag: str = "dev") -> None:
+    """Installs or upgrades, and leads the way to the gateway that is there then."""
+    install(tenure.kube, tag=tag)
+    gateways = tenure.kube.within(SYSTEM)
+    selector = "app.kubernetes.io/component=gateway"
+    eventually(lambda: not any("deletionTimestamp" in p["metadata"] for p in gateways.items("pods", selector)), 90)
+    tenure.gateway.renew()
+
+
 @pytest.fixture
 def place(tenure: Installed) -> Iterator[Place]:
     """A namespace for one test, since each test leaves Tenure as it found it."""
     name = unique("upgrade")
     tenure.kube.apply(namespace(name))
     yield Place(tenure, tenure.kube.within(name), name)
-    install(tenure.kube)
+    reinstall(tenure)
     tenure.kube.delete("namespace", name, "--wait=false")
 
 
@@ -31,7 +40,7 @@ def test_an_upgrade_to_another_tag_keeps_every_sessions_state(place: Place) -> N
         client.responses.create(model=agent, conversation=conversation, input=f"My name is Name{n}.")
     cluster.build_images(IMAGES, "next")
     cluster.load(*(f"{image}:next" for image in IMAGES))
-    install(place.kube, tag="next")
+    reinstall(place.tenure, tag="next")
 
     def moved() -> bool:
         pods = place.kube.items("pods", "app.kubernetes.io/component=session")
@@ -57,10 +66,9 @@ def test_an_uninstall_keeps_definitions_sessions_and_data(place: Place) -> None:
     assert place.kube.get("agentsession", "survivor")
     assert place.kube.get("persistentvolumeclaim", "survivor-state")
     assert place.kube.get("secret", place.key("survivor"))
-    install(place.kube)
+    reinstall(place.tenure)
     eventually(lambda: is_ready(place.kube.get("agentsession", "survivor")), 90)
     client = place.client()
-    eventually(lambda: client.models.list().data, 60)
     answer = client.responses.create(model=agent, conversation=conversation, input="What is my name?")
     assert "Ada" in answer.output_text
 

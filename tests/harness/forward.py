@@ -11,7 +11,7 @@ from harness.kube import Kube
 class Forward:
     """`kubectl port-forward`, started again whenever it ends. Use as a context manager.
 
-    kubectl's forward follows one pod of a Service and ends with it, so a replica that is replaced ends it too.
+    kubectl's forward follows one pod of a Service. That the pod has gone it notices by the first connection that fails.
     """
 
     def __init__(self, kube: Kube, target: str, port: int, local_port: int = 0) -> None:
@@ -35,6 +35,14 @@ class Forward:
         if self._process:
             self._process.terminate()
         self._thread.join(10)
+
+    def renew(self) -> None:
+        """Leads to a pod that is there now."""
+        self._up.clear()
+        assert self._process
+        self._process.terminate()
+        if not self._up.wait(60):
+            raise TimeoutError(f"no port-forward to {self._target} within 60 s")
 
     @property
     def url(self) -> str:
