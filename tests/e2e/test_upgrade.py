@@ -2,12 +2,14 @@
 
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 import cluster
 from harness.kube import eventually, is_ready
-from harness.manifests import namespace
+from harness.manifests import namespace, session
+from harness.model import ScriptedModel
 from harness.tenure import RELEASE, SYSTEM, Installed, Place, helm, install, unique
 
 IMAGES = ("tenure/control-plane", "tenure/runtime")
@@ -32,15 +34,25 @@ def place(tenure: Installed) -> Iterator[Place]:
     tenure.kube.delete("namespace", name, "--wait=false")
 
 
-def test_an_upgrade_to_another_tag_keeps_every_sessions_state(place: Place) -> None:
+def test_an_upgrade_to_another_tag_keeps_every_sessions_state_and_interrupts_no_turn(
+    place: Place, model: ScriptedModel
+) -> None:
     agent = place.agent()
     client = place.client()
-    conversations = [place.session(f"kept-{n}") for n in range(3)]
+    names = [f"kept-{n}" for n in range(3)]
+    place.kube.apply(*(session(name, subject=place.subject()) for name in names))
+    conversations = [place.session(name) for name in names]
     for n, conversation in enumerate(conversations):
         client.responses.create(model=agent, conversation=conversation, input=f"My name is Name{n}.")
     cluster.build_images(IMAGES, "next")
     cluster.load(*(f"{image}:next" for image in IMAGES))
-    reinstall(place.tenure, tag="next")
+
+    tag, said = f"{place.name}-long", " ".join(f"w{n}" for n in range(50))
+    with ThreadPoolExecutor() as pool:  # a turn of 25 s, longer than the new operator needs to come
+        slow = f"slow: 500: {said} tag:{tag}"
+        long_turn = pool.submit(client.responses.create, model=agent, conversation=conversations[0], input=slow)
+        reinstall(place.tenure, tag="next")
+    assert long_turn.result().output_text == said
 
     def moved() -> bool:
         pods = place.kube.items("pods", "app.kubernetes.io/component=session")
@@ -49,7 +61,7 @@ def test_an_upgrade_to_another_tag_keeps_every_sessions_state(place: Place) -> N
 
     eventually(moved, 120, 1)
     eventually(lambda: all(is_ready(s) for s in place.kube.items("agentsessions")), 60)
-    eventually(lambda: client.models.list().data, 60)  # through whichever gateway is there now
+    assert model.calls(tag) == 1
     for n, conversation in enumerate(conversations):
         answer = client.responses.create(model=agent, conversation=conversation, input="What is my name?")
         assert f"Name{n}" in answer.output_text
