@@ -24,8 +24,8 @@ ROUNDS = 2_000
 WRITERS = 64
 SECONDS = 2.0
 RATE_RUNS = 5
-STEPS = 4
-"""Records of one turn; then the next one begins."""
+STEPS = 16
+"""Of one turn."""
 SESSION = "bench"
 
 
@@ -68,7 +68,7 @@ async def journal(directory: Path) -> AsyncIterator[Journal]:
 
 
 def appends(to: Journal) -> Iterator[Callable[[], Awaitable[Record]]]:
-    """One append after the other, a few for each turn."""
+    """One append after the other: the steps of one turn, then those of the next, since a session runs one at a time."""
     while True:
         turn = secrets.token_hex(16)
         for step in range(STEPS):
@@ -117,9 +117,11 @@ async def appended_per_second(to: Journal) -> float:
     began = time.perf_counter()
     end = began + SECONDS
 
+    appending = appends(to)
+
     async def writer() -> int:
         count = 0
-        for append in appends(to):
+        for append in appending:
             if time.perf_counter() > end:
                 break
             await append()

@@ -52,7 +52,9 @@ def run(place: Place, what: str, job: dict[str, object]) -> dict[str, list[float
 def gateway_url(place: Place) -> str:
     """The API of one replica, past the Service: a rate is that of one process."""
     pods = place.kube.within(SYSTEM).items("pods", "app.kubernetes.io/component=gateway")
-    address = next(pod["status"]["podIP"] for pod in pods if is_ready(pod))
+    address = next(
+        pod["status"]["podIP"] for pod in pods if is_ready(pod) and "deletionTimestamp" not in pod["metadata"]
+    )
     return f"http://{address}:8080/v1"
 
 
