@@ -13,10 +13,11 @@ import sys
 
 import uvloop
 
+from tenure_api.environment import InvalidSettingsError
 from tenure_gateway import api_client, operations, sidecar
 from tenure_gateway.gateway import Gateway, assemble
 from tenure_gateway.server import Server
-from tenure_gateway.settings import InvalidSettingsError, Settings, from_environment
+from tenure_gateway.settings import Settings, from_environment
 
 log = logging.getLogger(__name__)
 

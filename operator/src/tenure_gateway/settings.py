@@ -26,13 +26,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-PREFIX = "TENURE_"
-
-
-class InvalidSettingsError(Exception):
-    """The environment does not say what it must; the message names each variable and what is wrong with it."""
+from tenure_api.environment import read
 
 
 class Settings(BaseModel):
@@ -58,17 +54,5 @@ class Settings(BaseModel):
 
 
 def from_environment(environment: Mapping[str, str]) -> Settings:
-    """The settings of this environment; an empty variable counts as unset.
-
-    Raises `InvalidSettingsError`.
-    """
-    given = {
-        name: environment[PREFIX + name.upper()]
-        for name in Settings.model_fields
-        if environment.get(PREFIX + name.upper())
-    }
-    try:
-        return Settings.model_validate(given)
-    except ValidationError as error:
-        wrong = [f"{PREFIX}{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors()]
-        raise InvalidSettingsError("; ".join(wrong)) from None
+    """The settings of this environment. Raises `InvalidSettingsError`."""
+    return read(Settings, environment)

@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import uvloop
 
+from tenure_api.environment import InvalidSettingsError
 from tenure_operator import watch
 from tenure_operator.api_client import ApiClient
 from tenure_operator.assembly import VISITS_AT_A_TIME, Operator, patiently
@@ -19,7 +20,7 @@ from tenure_operator.errors import LostLeaseError, OperatorError
 from tenure_operator.health import Health
 from tenure_operator.leader import Leader
 from tenure_operator.metrics import Metrics
-from tenure_operator.settings import InvalidSettingsError, Settings, from_environment
+from tenure_operator.settings import Settings, from_environment
 from tenure_operator.signing import SigningKeys, signing_keys
 
 logger = logging.getLogger(__name__)

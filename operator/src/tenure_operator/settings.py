@@ -23,13 +23,9 @@ import socket
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-PREFIX = "TENURE_"
-
-
-class InvalidSettingsError(Exception):
-    """The environment does not say what it must; the message names each variable and what is wrong with it."""
+from tenure_api.environment import read
 
 
 def _cidrs(value: Any) -> tuple[str, ...]:
@@ -57,17 +53,5 @@ class Settings(BaseModel):
 
 
 def from_environment(environment: Mapping[str, str]) -> Settings:
-    """The settings of this environment; an empty variable counts as unset.
-
-    Raises `InvalidSettingsError`.
-    """
-    given = {
-        name: environment[PREFIX + name.upper()]
-        for name in Settings.model_fields
-        if environment.get(PREFIX + name.upper())
-    }
-    try:
-        return Settings.model_validate(given)
-    except ValidationError as error:
-        wrong = [f"{PREFIX}{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors()]
-        raise InvalidSettingsError("; ".join(wrong)) from None
+    """The settings of this environment. Raises `InvalidSettingsError`."""
+    return read(Settings, environment)

@@ -3,8 +3,9 @@ from pathlib import Path
 
 import pytest
 
+from tenure_api.environment import InvalidSettingsError
 from tenure_gateway import settings
-from tenure_gateway.settings import InvalidSettingsError, Settings, from_environment
+from tenure_gateway.settings import Settings, from_environment
 
 
 def test_an_empty_environment_gives_the_defaults() -> None:

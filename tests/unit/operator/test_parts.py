@@ -7,6 +7,7 @@ import httpx
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
+from tenure_api.environment import InvalidSettingsError
 from tenure_api.tokens import Signer, Verifier, public_key
 from tenure_api.wire import Report
 from tenure_operator import rbac
@@ -17,7 +18,7 @@ from tenure_operator.health import Health
 from tenure_operator.kinds import AGENTS, ENDPOINTS, EVENTS, SECRETS, SERVICES, SESSIONS, Key, Meta
 from tenure_operator.metrics import Metrics
 from tenure_operator.restraint import FREE, Restraint
-from tenure_operator.settings import InvalidSettingsError, from_environment
+from tenure_operator.settings import from_environment
 from tenure_operator.sidecars import Address, Sidecars
 from tenure_operator.signing import BadSigningKeysError, signing_keys
 from unit.operator.bench import SIGNING_KEY
