@@ -16,7 +16,7 @@ import pydantic_core
 from pydantic import ValidationError
 
 from tenure_api.tokens import LIFETIME_SECONDS, Signer
-from tenure_api.wire import SIDECAR_PORT, Failure, ItemPage, Turn
+from tenure_api.wire import Failure, ItemPage, Turn, sidecar_url
 from tenure_gateway.faults import TurnRefused
 
 M = TypeVar("M", Turn, ItemPage)
@@ -68,8 +68,7 @@ class Target(NamedTuple):
 
     def url(self, path: str) -> str:
         """Where a call goes."""
-        host = f"[{self.address}]" if ":" in self.address else self.address
-        return f"http://{host}:{SIDECAR_PORT}{path}"
+        return sidecar_url(self.address, path)
 
 
 class Line:
@@ -78,9 +77,11 @@ class Line:
     def __init__(self) -> None:
         self._dialling: asyncio.Timeout | None = None
         self._answer: aiohttp.ClientResponse | None = None
+        self._is_cut = False
 
     def cut(self) -> None:
         """Breaks the call off, as if the connection had broken."""
+        self._is_cut = True
         if self._answer is not None:
             self._answer.close()
         elif self._dialling is not None:
@@ -88,8 +89,12 @@ class Line:
 
     async def dial(self, request: Awaitable[aiohttp.ClientResponse]) -> aiohttp.ClientResponse:
         """The answer to a request, as soon as it begins. Raises `TimeoutError` when the line is cut before."""
-        async with asyncio.timeout(None) as self._dialling:
+        async with asyncio.timeout(0 if self._is_cut else None) as self._dialling:
             self._answer = await request
+        if self._is_cut:
+            # Cut when the answer had come but this task had not run yet: a time-out that is left is not raised any more.
+            self._answer.close()
+            raise TimeoutError
         return self._answer
 
 
