@@ -54,7 +54,6 @@ class Reason(StrEnum):
     JOURNAL_UNREADABLE = "JournalUnreadable"
     UPDATING = "Updating"
     EXPIRED = "Expired"
-    DELETING = "Deleting"
     # ModelReachable
     NOT_YET_CALLED = "NotYetCalled"
     ANSWERING = "Answering"
@@ -66,7 +65,6 @@ class Reason(StrEnum):
     # PolicyApplied, and Ready of a MemoryPolicy
     DELIVERED = "Delivered"
     DELIVERING = "Delivering"
-    NO_POLICY = "NoPolicy"
 
 
 class Condition(Resource):

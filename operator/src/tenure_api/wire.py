@@ -29,6 +29,13 @@ METRICS_PORT = 9090
 MODEL_PROXY_PORT = 8080
 RUNTIME_PORT = 8000
 
+
+def sidecar_url(address: str, path: str) -> str:
+    """Where a call to the sidecar of a pod goes; `address` is the pod's IP address, of either family."""
+    host = f"[{address}]" if ":" in address else address
+    return f"http://{host}:{SIDECAR_PORT}{path}"
+
+
 TURN_ID = r"^[0-9a-f]{32}$"
 TurnId = Annotated[str, Field(pattern=TURN_ID)]
 

@@ -92,7 +92,7 @@ class Line:
         async with asyncio.timeout(0 if self._is_cut else None) as self._dialling:
             self._answer = await request
         if self._is_cut:
-            # Cut when the answer had come but this task had not run yet: a time-out that is left is not raised any more.
+            # Cut after the answer came and before this task ran: a time-out is not raised once its block is left.
             self._answer.close()
             raise TimeoutError
         return self._answer

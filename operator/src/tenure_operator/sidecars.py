@@ -8,7 +8,7 @@ import httpx
 from pydantic import ValidationError
 
 from tenure_api.tokens import Signer
-from tenure_api.wire import SIDECAR_PORT, Failure, Report, SessionConfig
+from tenure_api.wire import Failure, Report, SessionConfig, sidecar_url
 from tenure_operator.errors import UnavailableError
 
 TIMEOUT = httpx.Timeout(5.0, connect=2.0)
@@ -22,8 +22,7 @@ class Address(NamedTuple):
 
     def url(self, path: str) -> str:
         """The URL of one of its resources."""
-        host = f"[{self.ip}]" if ":" in self.ip else self.ip
-        return f"http://{host}:{SIDECAR_PORT}{path}"
+        return sidecar_url(self.ip, path)
 
 
 class Sidecars:

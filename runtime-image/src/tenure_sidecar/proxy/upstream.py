@@ -59,12 +59,8 @@ class Answer:
             return [(event, self.assembler.feed(event)) for event in self.parser.feed(part)] if part else None
         except TimeoutError:
             raise unreachable(f"{endpoint} stopped in the middle of its answer", 504) from None
-        except GarbageError as error:
-            raise invalid(f"{endpoint}: {error}") from error
-        except HttpError as error:
-            raise unreachable(f"{endpoint}: {error}") from error
-        except StreamError as error:
-            raise refused(500, error.body, endpoint, self.credential) from error
+        except (HttpError, StreamError) as error:
+            raise _meaning(error, endpoint, self.credential) from error
 
     def close(self) -> None:
         """Nothing more is read."""
@@ -127,12 +123,17 @@ class Upstream:
                 return answer
         except TimeoutError:
             raise unreachable(f"{target.base_url} gave no token within {seconds} s", 504) from None
-        except GarbageError as error:
-            raise invalid(f"{target.base_url}: {error}") from error
-        except HttpError as error:
-            raise unreachable(f"{target.base_url}: {error}") from error
-        except StreamError as error:
-            raise refused(500, error.body, target.base_url, credential) from error
+        except (HttpError, StreamError) as error:
+            raise _meaning(error, target.base_url, credential) from error
+
+
+def _meaning(error: HttpError | StreamError, endpoint: str, credential: str | None) -> ModelFailedError:
+    """What a failed exchange says of the endpoint."""
+    if isinstance(error, StreamError):
+        return refused(500, error.body, endpoint, credential)
+    if isinstance(error, GarbageError):
+        return invalid(f"{endpoint}: {error}")
+    return unreachable(f"{endpoint}: {error}")
 
 
 async def _begin(answer: Answer, dialect: Dialect, request: Json) -> None:
