@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bench.figure import Aim, Figure, compared, in_turn
-from tenure_api.wire import ModelRoute, ModelTarget, SessionConfig
+from tenure_api.configuration import ModelRoute, ModelTarget, SessionConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 PATHS = [str(ROOT / part) for part in ("operator/src", "runtime-image/src")]

@@ -6,36 +6,13 @@ from typing import Annotated
 from pydantic import ConfigDict, Field
 
 from tenure_api.conditions import Condition
+from tenure_api.fields import IMAGE, PORT, URL, ObjectName, Quantity, Resources, SecretKeyRef
 from tenure_api.markers import Resource, cel, list_atomic, list_map, rule, validated
+from tenure_api.tools import Tool, TurnLimits
 
-_URL = rule(
-    r"self.matches('^https?://([A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\\[[0-9A-Fa-f:.]+\\])(:[0-9]{1,5})?"
-    r"(/[A-Za-z0-9._~%!$&()*+,;=:@/-]*)?$')",
-    "must be an http:// or https:// URL without credentials or query, such as https://api.openai.com/v1",
-)
-_PORT = rule(
-    "!isURL(self) || url(self).getPort() == '' || int(url(self).getPort()) <= 65535",
-    "must have a port from 0 to 65535",
-)
 _BASE = rule(
     r"!self.matches('/(chat/completions|completions|responses)/?$')",
     "must stop before the operation: write https://host/v1, without /chat/completions or /responses",
-)
-_IMAGE = rule(
-    "self.matches('^[A-Za-z0-9][A-Za-z0-9._:/@-]*$')",
-    "must be an image reference, such as registry.example.com/team/agent:1.2.0",
-)
-_DNS_NAME = rule(
-    "self.matches('^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$')",
-    "must be the name of an object in this namespace: lower-case letters, digits, '-' and '.'",
-)
-_SECRET_KEY = rule(
-    "self.matches('^[A-Za-z0-9._-]+$') && self != '.' && self != '..'",
-    "must be a key of the Secret: letters, digits, '-', '_' and '.'",
-)
-QUANTITY = rule(
-    "isQuantity(self) && quantity(self).isGreaterThan(quantity('0'))",
-    "must be a positive Kubernetes quantity, such as 500m, 512Mi or 2Gi",
 )
 _TEMPERATURE = rule(
     r"self.matches('^([01](\\.[0-9]{1,4})?|2(\\.0{1,4})?)$')", "must be a decimal from 0 to 2 in quotes, such as '0.7'"
@@ -45,20 +22,8 @@ _PROBABILITY = rule(
 )
 
 
-def _within_limit(amount: str) -> dict[str, str]:
-    """The rule that a request is not above its limit; amounts that are no quantities are left to their own rule."""
-    request, limit = f"self.requests.{amount}", f"self.limits.{amount}"
-    return rule(
-        f"!has(self.requests) || !has({request}) || !has(self.limits) || !has({limit}) || "
-        f"!isQuantity({request}) || !isQuantity({limit}) || quantity({request}).compareTo(quantity({limit})) <= 0",
-        f"requests.{amount} must not be greater than limits.{amount}",
-    )
-
-
-ObjectName = Annotated[str, Field(min_length=1, max_length=253), cel(_DNS_NAME)]
-Quantity = Annotated[str, Field(min_length=1, max_length=32), cel(QUANTITY)]
 ModelName = Annotated[str, Field(min_length=1, max_length=256)]
-BaseURL = Annotated[str, Field(min_length=1, max_length=2048), cel(_URL, _PORT, _BASE)]
+BaseURL = Annotated[str, Field(min_length=1, max_length=2048), cel(URL, PORT, _BASE)]
 
 
 class ModelApi(StrEnum):
@@ -66,15 +31,6 @@ class ModelApi(StrEnum):
 
     CHAT_COMPLETIONS = "ChatCompletions"
     RESPONSES = "Responses"
-
-
-class SecretKeyRef(Resource):
-    """A key of a Secret in the same namespace."""
-
-    name: ObjectName = Field(description="Name of the Secret.")
-    key: Annotated[str, Field(min_length=1, max_length=253), cel(_SECRET_KEY)] = Field(
-        "api-key", description="Key in the Secret whose value is the credential."
-    )
 
 
 class ModelParameters(Resource):
@@ -133,29 +89,17 @@ class Model(Resource):
     )
 
 
-class Amounts(Resource):
-    """Amounts of CPU and memory."""
-
-    cpu: Quantity | None = Field(None, description="CPU, such as 500m.")
-    memory: Quantity | None = Field(None, description="Memory, such as 512Mi.")
-
-
-class Resources(Resource):
-    """What the agent container asks for and may use at most."""
-
-    model_config = ConfigDict(json_schema_extra=validated(_within_limit("cpu"), _within_limit("memory")))
-    requests: Amounts | None = Field(None, description="Amounts reserved for the container.")
-    limits: Amounts | None = Field(None, description="Amounts that the container cannot exceed.")
-
-
 class Runtime(Resource):
     """The agent container."""
 
-    image: Annotated[str, Field(min_length=1, max_length=512), cel(_IMAGE)] | None = Field(
+    image: Annotated[str, Field(min_length=1, max_length=512), cel(IMAGE)] | None = Field(
         None,
         description="Image that serves OpenAI Chat Completions on port 8000; the built-in agent loop if left out.",
     )
     resources: Resources | None = Field(None, description="CPU and memory of the agent container.")
+    runtime_class_name: ObjectName | None = Field(
+        None, description="RuntimeClass of the session's pod, such as one that runs it in a virtual machine."
+    )
 
 
 class Storage(Resource):
@@ -184,12 +128,24 @@ class PolicyRef(Resource):
 
 
 class AgentSpec(Resource):
-    """What to run: a model, instructions, the container and the volume of each session."""
+    """What to run: a model, instructions, tools, the container and the volume of each session."""
 
+    model_config = ConfigDict(
+        json_schema_extra=validated(
+            rule(
+                "!has(self.tools) || self.tools.filter(tool, has(tool.code)).size() <= 1",
+                "tools may have one code tool only",
+            )
+        )
+    )
     model: Model = Field(description="The model that answers.")
     instructions: Annotated[str, Field(max_length=32_768)] = Field(
         "", description="System instructions, put before every conversation."
     )
+    tools: Annotated[list[Tool], Field(max_length=32), list_map("name")] = Field(
+        default_factory=list, description="What the model may call."
+    )
+    turn_limits: TurnLimits = Field(default_factory=TurnLimits, description="What one turn may use.")
     runtime: Runtime = Field(default_factory=Runtime, description="The agent container.")
     session: SessionTemplate = Field(default_factory=SessionTemplate, description="What each session gets.")
     memory_policy_ref: PolicyRef | None = Field(

@@ -31,6 +31,12 @@ class ConditionType(StrEnum):
     """Session: the outcome of the last contact of its sidecar with the model endpoint."""
     POLICY_APPLIED = "PolicyApplied"
     """Session: its sidecar enforces the current generation of the policy."""
+    TURN_SUSPENDED = "TurnSuspended"
+    """Session, present only while true: a turn waits for an approval or for a time."""
+    RECOVERY_REQUIRED = "RecoveryRequired"
+    """Session, present only while true: a call was interrupted and nobody knows whether it took effect."""
+    TOOLS_AVAILABLE = "ToolsAvailable"
+    """Session of an agent with tools: its sidecar can offer all of their functions."""
 
 
 class Reason(StrEnum):
@@ -62,6 +68,13 @@ class Reason(StrEnum):
     UNREACHABLE = "Unreachable"
     INVALID_RESPONSE = "InvalidResponse"
     MODEL_ERROR = "ModelError"
+    # TurnSuspended
+    APPROVAL_PENDING = "ApprovalPending"
+    WAITING_UNTIL = "WaitingUntil"
+    # RecoveryRequired
+    OUTCOME_UNKNOWN = "OutcomeUnknown"
+    # ToolsAvailable, besides CredentialMissing, Unreachable, InvalidResponse and NameConflict
+    AVAILABLE = "Available"
     # PolicyApplied, and Ready of a MemoryPolicy
     DELIVERED = "Delivered"
     DELIVERING = "Delivering"

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from tenure_api.agent import Agent
-from tenure_api.markers import CEL, LIST_KEYS, LIST_TYPE, Resource
+from tenure_api.markers import CEL, FREE, LIST_KEYS, LIST_TYPE, Resource
 from tenure_api.names import GROUP, VERSION
 from tenure_api.policy import MemoryPolicy
 from tenure_api.session import AgentSession
@@ -41,6 +41,7 @@ _KEPT = (
     CEL,
     LIST_TYPE,
     LIST_KEYS,
+    FREE,
 )
 _MAX_DATE_TIME = 64
 

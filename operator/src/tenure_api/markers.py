@@ -13,6 +13,7 @@ from pydantic.alias_generators import to_camel
 CEL = "x-kubernetes-validations"
 LIST_TYPE = "x-kubernetes-list-type"
 LIST_KEYS = "x-kubernetes-list-map-keys"
+FREE = "x-kubernetes-preserve-unknown-fields"
 
 
 def rule(expression: str, message: str) -> dict[str, str]:
@@ -38,6 +39,16 @@ def list_map(*keys: str) -> Any:
 def list_atomic() -> Any:
     """A list replaced as a whole on server-side apply, because its order has meaning."""
     return Field(json_schema_extra={LIST_TYPE: "atomic"})
+
+
+def list_set() -> Any:
+    """A list of different values, merged on server-side apply."""
+    return Field(json_schema_extra={LIST_TYPE: "set"})
+
+
+def free_object() -> Any:
+    """An object that the API server keeps as it is."""
+    return Field(json_schema_extra={FREE: True})
 
 
 def validated(*rules: dict[str, str]) -> Callable[[dict[str, Any]], None]:

@@ -18,6 +18,12 @@ KEY_LABEL = f"{GROUP}/data-key"
 COMPONENT_LABEL = "app.kubernetes.io/component"
 METADATA_ANNOTATION = f"{GROUP}/metadata"
 POD_HASH_ANNOTATION = f"{GROUP}/pod-hash"
+PARENT_LABEL = f"{GROUP}/parent"
+"""AgentSession made for a call of another agent: the session that called."""
+CALL_ANNOTATION = f"{GROUP}/call"
+"""AgentSession made for a call of another agent: `<turn>/<step>` of the session that called."""
+RECOVERED_ANNOTATION = f"{GROUP}/recovered"
+"""AgentSession: `<turn>/<step>` of the latest call with an unknown outcome that a person has looked into."""
 
 
 def agent_account(agent: str) -> str:

@@ -5,8 +5,8 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field
 
-from tenure_api.agent import ObjectName
 from tenure_api.conditions import Condition
+from tenure_api.fields import ObjectName
 from tenure_api.markers import Resource, cel, immutable, list_map, rule, validated
 
 

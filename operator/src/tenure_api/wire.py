@@ -2,27 +2,39 @@
 
 Sidecar, port `SIDECAR_PORT`, bearer token (see `tokens`) except for the two probes:
 
-| call                     | who              | what                                                                  |
-|--------------------------|------------------|-----------------------------------------------------------------------|
-| `POST /v1/turns`         | gateway          | `TurnRequest` → NDJSON stream of `TurnEvent`; idempotent by `turn`     |
-| `GET /v1/turns/{turn}`   | gateway          | `Turn`, or 404                                                         |
-| `GET /v1/items`          | gateway          | `ItemPage`; query `limit` 1 to 100, `order`, `after` (item id) |
-| `GET /v1/report`         | operator         | `Report`                                                               |
-| `PUT /v1/config`         | operator         | `SessionConfig` → `Report`                                             |
-| `GET /healthz` `/readyz` | kubelet          | 200, or 503 with a sentence                                            |
+| call                              | who      | what |
+|---|---|---|
+| `POST /v1/turns`                  | gateway  | `TurnRequest` → NDJSON stream of `TurnEvent`; idempotent by `turn` |
+| `GET /v1/turns/{turn}`            | gateway  | `Turn`, or 404 |
+| `GET /v1/turns/{turn}/events`     | gateway  | the stream of `TurnEvent` of a turn that was taken before, or 404 |
+| `POST /v1/turns/{turn}/approvals` | gateway  | `Decisions` → `Turn`; the same decision again changes nothing |
+| `POST /v1/turns/{turn}/cancel`    | gateway  | `Turn` at its end; a turn that has ended stays as it is |
+| `GET /v1/items`                   | gateway  | `ItemPage`; query `limit` 1 to 100, `order`, `after` (item id) |
+| `GET /v1/files`                   | gateway  | `FileList`: the regular files of the workspace |
+| `GET PUT DELETE /v1/files/{path}` | gateway  | a file's bytes; PUT answers with its `File`; the path is URL-encoded |
+| `GET /v1/report`                  | operator | `Report` |
+| `PUT /v1/config`                  | operator | `SessionConfig` → `Report` |
+| `GET /healthz` `/readyz`          | kubelet  | 200, or 503 with a sentence |
 
-`GET /metrics` is on `METRICS_PORT`. The model proxy listens on the pod's loopback only, `MODEL_PROXY_PORT`. The agent
-container serves OpenAI Chat Completions on `RUNTIME_PORT`. Errors are `Failure` with a fitting HTTP status.
+`GET /metrics` is on `METRICS_PORT`. On the pod's loopback, port `MODEL_PROXY_PORT`, with the pod's token:
+
+| call                              | who      | what |
+|---|---|---|
+| `POST /v1/chat/completions`, …    | runtime  | the model, in the API that it speaks |
+| `POST /v1/tools/call`             | runtime  | `ToolCall` → `ToolAnswer`, as soon as the call is settled |
+
+The agent container serves OpenAI Chat Completions on `RUNTIME_PORT`. The sidecar sends it the functions that the model
+may call in `tools`. Errors are `Failure` with a fitting HTTP status.
 """
 
-import hashlib
-import json
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
-from pydantic.alias_generators import to_camel
+from pydantic import Field
+
+from tenure_api.configuration import EffectivePolicy
+from tenure_api.messages import Wire
 
 SIDECAR_PORT = 8081
 METRICS_PORT = 9090
@@ -41,62 +53,6 @@ TurnId = Annotated[str, Field(pattern=TURN_ID)]
 
 CUT_HEADER = "X-Tenure-Cut-Turns"
 """Request header of a model call: how many of the oldest turns the runtime has left out of it."""
-
-
-class Wire(BaseModel):
-    """Base of all messages."""
-
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True, extra="ignore")
-
-
-# --- configuration: operator → sidecar ---------------------------------------------------------------------------
-
-
-class ModelTarget(Wire):
-    """One model endpoint. `credential` is a path below the sidecar's credentials mount, `<secret>/<key>`."""
-
-    name: str
-    base_url: str
-    credential: str | None = None
-
-
-class ModelRoute(Wire):
-    """The model and its fallbacks, in the order in which they are tried."""
-
-    api: Literal["ChatCompletions", "Responses"]
-    targets: list[ModelTarget] = Field(min_length=1)
-    temperature: float | None = None
-    top_p: float | None = None
-    max_output_tokens: int | None = None
-    context_window_tokens: int | None = None
-    first_token_timeout_seconds: int = 60
-
-
-class EffectivePolicy(Wire):
-    """What the sidecar enforces, and which generation of which policy said so."""
-
-    name: str
-    uid: str
-    generation: int
-    transcript_max_age_seconds: int | None = None
-    transcript_max_count: int | None = None
-    interval_seconds: int = 60
-
-
-class SessionConfig(Wire):
-    """All that a sidecar needs to know of its agent. Mounted at start, pushed by the operator on every change."""
-
-    agent: str
-    agent_uid: str
-    agent_generation: int
-    instructions: str = ""
-    model: ModelRoute
-    policy: EffectivePolicy | None = None
-
-    def digest(self) -> str:
-        """SHA-256 of the canonical JSON form, hexadecimal; equal configurations have equal digests."""
-        text = json.dumps(self.model_dump(mode="json", by_alias=True), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
 
 
 # --- report: sidecar → operator ----------------------------------------------------------------------------------
@@ -119,6 +75,33 @@ class ModelHealth(Wire):
     message: str = ""
 
 
+class Suspension(Wire):
+    """A turn that waits for a person or for a time."""
+
+    turn: TurnId
+    approvals: list["Approval"] = Field(default_factory=list)
+    """Calls that wait for a decision; their `arguments` are left out here."""
+    until: datetime | None = None
+    """When it goes on by itself."""
+
+
+class UnknownOutcome(Wire):
+    """A call of a tool of which nobody knows whether it took effect."""
+
+    turn: TurnId
+    step: int
+    function: str
+    at: datetime
+
+
+class ToolHealth(Wire):
+    """A tool whose functions cannot be offered as they should. `reason` is a `conditions.Reason`; never a secret."""
+
+    name: str
+    reason: str
+    message: str
+
+
 class Report(Wire):
     """What the operator learns from a sidecar."""
 
@@ -134,6 +117,11 @@ class Report(Wire):
     agent_generation: int | None = None
     policy: EffectivePolicy | None = None
     model: ModelHealth = ModelHealth()
+    suspended: Suspension | None = None
+    unknown: UnknownOutcome | None = None
+    """The latest in the transcript."""
+    tools: list[ToolHealth] = Field(default_factory=list)
+    """Only those with a problem."""
 
 
 # --- turns: gateway → sidecar ------------------------------------------------------------------------------------
@@ -155,21 +143,42 @@ class Message(Wire):
     text: str
 
 
-class TurnRequest(Wire):
-    """One user input, to be answered. Sent again with the same `turn`, it is not run again: see `POST /v1/turns`.
+class InputFile(Wire):
+    """A file that comes with the input: it is put into the workspace before the turn begins."""
 
-    A second request with the same `turn` and the same content joins the running turn or gets its recorded outcome; with
-    other content it is refused with 409. `previous_turn`, if given, must be the last turn of the session, else 409
-    `previous_turn_not_last`. While another turn runs, a bounded number of requests wait, then 409 `session_busy`.
-    """
+    path: str
+    """Where to, relative to the workspace."""
+    size: int
+    sha256: str
+    data: str = ""
+    """Base64. Not kept in the journal, and no part of what makes two requests equal: `sha256` is."""
 
-    turn: TurnId
-    input: list[Message] = Field(min_length=1, max_length=1024)
+
+class TurnOptions(Wire):
+    """How a turn is to be answered. The sidecar keeps and returns `metadata` and `background`, and ignores them."""
+
     instructions: str | None = None
     previous_turn: TurnId | None = None
     temperature: float | None = None
     top_p: float | None = None
     max_output_tokens: int | None = None
+    parallel_tool_calls: bool | None = None
+    background: bool = False
+    metadata: dict[str, str] = Field(default_factory=dict)
+
+
+class TurnRequest(TurnOptions):
+    """One user input, to be answered. Sent again with the same `turn`, it is not run again: see `POST /v1/turns`.
+
+    A second request with the same `turn` and the same content joins the running turn or gets its recorded outcome; with
+    other content it is refused with 409. `previous_turn`, if given, must be the last turn of the session, else 409
+    `previous_turn_not_last`. While another turn runs, a bounded number of requests wait, then 409 `session_busy`; while
+    one waits for an approval, 409 `approval_pending`.
+    """
+
+    turn: TurnId
+    input: list[Message] = Field(min_length=1, max_length=1024)
+    files: list[InputFile] = Field(default_factory=list, max_length=16)
 
 
 class Usage(Wire):
@@ -179,19 +188,6 @@ class Usage(Wire):
     output_tokens: int = 0
 
 
-class Item(Wire):
-    """One message of the transcript. `id` is `msg_<turn>_<n>`, stable for its lifetime; n counts from 0, input first.
-
-    So a streamed answer is known by its id before it is recorded.
-    """
-
-    id: str
-    turn: TurnId
-    role: Role
-    text: str
-    created_at: datetime
-
-
 class Failure(Wire):
     """What went wrong, for a program (`code`) and for a person (`message`)."""
 
@@ -199,39 +195,131 @@ class Failure(Wire):
     message: str
 
 
+class CallOutcome(StrEnum):
+    """What came of a call of a tool."""
+
+    COMPLETED = "completed"
+    FAILED = "failed"
+    """The tool answered with an error, or is down."""
+    UNKNOWN = "unknown"
+    """Nobody knows whether it took effect."""
+    REFUSED = "refused"
+    """A person did not approve it."""
+
+
+class Call(Wire):
+    """A call of a tool that is settled."""
+
+    tool: str
+    """Name of the tool in the agent's spec."""
+    function: str
+    arguments: str
+    """JSON, as the model wrote it."""
+    output: str
+    """What the model was told."""
+    outcome: CallOutcome
+    approval: str | None = None
+    """Id of the approval that it needed."""
+
+
+class Approval(Wire):
+    """A call that a person must decide on. `id` is `mcpr_<turn>_<step>`."""
+
+    id: str
+    tool: str
+    function: str
+    arguments: str = ""
+
+
+class Decision(Wire):
+    """A person's answer to an `Approval`; who decided is in the caller's token."""
+
+    approval: str
+    approve: bool
+    reason: str = ""
+
+
+class Decisions(Wire):
+    """One or more of them. Another one than was taken before is refused with 409 `already_decided`."""
+
+    decisions: list[Decision] = Field(min_length=1, max_length=64)
+
+
+class ItemType(StrEnum):
+    """What an item is."""
+
+    MESSAGE = "message"
+    CALL = "call"
+    APPROVAL = "approval"
+
+
+class Item(Wire):
+    """One entry of the transcript: a message, a call or a request for approval.
+
+    `id` is `msg_<turn>_<n>`, `mcp_<turn>_<step>` or `mcpr_<turn>_<step>`, stable for its lifetime. The n of messages
+    counts the items of the turn from 0, input first. A message whose first attempt was interrupted, see `TurnEvent`,
+    has an id of its own for each: `msg_<turn>_<n>_<attempt>`. So a streamed item is known by its id before it is
+    recorded.
+    """
+
+    id: str
+    turn: TurnId
+    role: Role
+    created_at: datetime
+    type: ItemType = ItemType.MESSAGE
+    text: str = ""
+    call: Call | None = None
+    approval: Approval | None = None
+
+
 class TurnStatus(StrEnum):
     """State of a turn."""
 
     IN_PROGRESS = "in_progress"
+    AWAITING_APPROVAL = "awaiting_approval"
     COMPLETED = "completed"
     FAILED = "failed"
+    CANCELLED = "cancelled"
 
 
 class Turn(Wire):
-    """A turn as recorded."""
+    """A turn as recorded. While it has not ended, `output` has what is settled so far."""
 
     turn: TurnId
     status: TurnStatus
     created_at: datetime
-    output: list[Item] = []
+    options: TurnOptions = TurnOptions()
+    output: list[Item] = Field(default_factory=list)
     usage: Usage = Usage()
     cut_turns: int = 0
     """Oldest turns that did not fit into the model's window and were left out."""
     finish_reason: str | None = None
     """`length` if the model's answer was cut by the token limit, else `stop`."""
     error: Failure | None = None
+    resumptions: int = 0
+    """How often the turn went on after it had waited for approvals."""
 
 
 class TurnEvent(Wire):
     """One line of the stream of a turn.
 
-    `started` comes first, at once when the turn is recorded. `delta` carries text. `restarted` says that the step was
-    asked again, so that all deltas before it are void. `ended` comes last, with the turn, after it is on disk.
+    `started` comes first, at once when the turn is recorded. `delta` carries text. `item` carries a settled call or a
+    request for approval; text that follows it belongs to another message. `attempt` says that a model call was
+    interrupted and is made again: the text after `offset`, in characters of all text of the turn, is void. `suspended`,
+    with the turn, says that it waits for approvals; the stream ends there unless it went on, which `resumed` says.
+    `ended` comes last, with the turn, after it is on disk.
+
+    What all listeners get of a turn is the same, whenever they come and after however many restarts, except for where
+    text is cut into deltas and for text that became void.
     """
 
-    type: Literal["started", "delta", "restarted", "ended"]
+    type: Literal["started", "delta", "item", "attempt", "suspended", "resumed", "ended"]
     text: str = ""
     turn: Turn | None = None
+    item: Item | None = None
+    attempt: int = 0
+    """Counts the attempts of the turn from 0."""
+    offset: int = 0
 
 
 class ItemPage(Wire):
@@ -239,3 +327,43 @@ class ItemPage(Wire):
 
     data: list[Item]
     has_more: bool = False
+
+
+# --- tools: runtime → sidecar ------------------------------------------------------------------------------------
+
+
+class ToolCall(Wire):
+    """A call that the model has asked for."""
+
+    call_id: str = Field(max_length=256)
+    """Id that the model gave the call."""
+    name: str = Field(max_length=128)
+    arguments: str = Field(max_length=1_048_576)
+    """JSON of an object, as the model wrote it."""
+
+
+class ToolAnswer(Wire):
+    """What to tell the model."""
+
+    output: str
+    is_error: bool = False
+
+
+# --- the workspace -----------------------------------------------------------------------------------------------
+
+
+class File(Wire):
+    """A regular file of the workspace."""
+
+    path: str
+    """Relative to the workspace."""
+    size: int
+    modified_at: datetime
+
+
+class FileList(Wire):
+    """The files of the workspace, by path."""
+
+    data: list[File]
+    has_more: bool = False
+    """There are more than are listed."""

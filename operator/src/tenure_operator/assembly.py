@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import httpx
 
-from tenure_api.agent import Amounts, Resources
+from tenure_api.fields import Amounts, Resources
 from tenure_operator.api_addresses import api_networks
 from tenure_operator.api_client import Api
 from tenure_operator.cache import Cache, name_of, version

@@ -7,8 +7,9 @@ from typing import NamedTuple
 import httpx
 from pydantic import ValidationError
 
+from tenure_api.configuration import SessionConfig
 from tenure_api.tokens import Signer
-from tenure_api.wire import Failure, Report, SessionConfig, sidecar_url
+from tenure_api.wire import Failure, Report, sidecar_url
 from tenure_operator.errors import UnavailableError
 
 TIMEOUT = httpx.Timeout(5.0, connect=2.0)

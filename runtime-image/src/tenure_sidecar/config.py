@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from tenure_api.wire import EffectivePolicy, SessionConfig
+from tenure_api.configuration import EffectivePolicy, SessionConfig
 from tenure_sidecar.errors import RefusedError
 
 CONFIG_FILE = "config.json"

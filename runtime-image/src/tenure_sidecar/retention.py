@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable
 
-from tenure_api.wire import EffectivePolicy
+from tenure_api.configuration import EffectivePolicy
 from tenure_sidecar.clock import Clock
 from tenure_sidecar.errors import JournalError
 from tenure_sidecar.journal.erasure import Erased

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tenure_api.wire import EffectivePolicy, JournalState, Report, SessionConfig
+from tenure_api.configuration import EffectivePolicy, SessionConfig
+from tenure_api.wire import JournalState, Report
 from tenure_sidecar.clock import SteadyClock, moment
 from tenure_sidecar.config import mounted, newer
 from tenure_sidecar.errors import JournalError, KeyMismatchError, RefusedError, UnreadableError

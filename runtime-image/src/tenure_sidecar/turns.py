@@ -10,7 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from tenure_api.wire import Failure, SessionConfig, TurnRequest, TurnStatus
+from tenure_api.configuration import SessionConfig
+from tenure_api.wire import Failure, TurnRequest, TurnStatus
 from tenure_sidecar.clock import Clock
 from tenure_sidecar.codec import decode
 from tenure_sidecar.errors import BrokenError, ConnectError, HttpError, JournalError, RefusedError

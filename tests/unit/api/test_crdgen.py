@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tenure_api.crdgen import CATEGORY, KINDS, Kind, Schema, definition, open_api_schema, render, structural
 from tenure_api.docgen import page
-from tenure_api.markers import CEL, LIST_KEYS, LIST_TYPE
+from tenure_api.markers import CEL, FREE, LIST_KEYS, LIST_TYPE
 from tenure_api.names import MAX_NAME
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -47,6 +47,7 @@ def test_no_word_is_used_that_a_structural_schema_does_not_know(kind: Kind) -> N
         CEL,
         LIST_TYPE,
         LIST_KEYS,
+        FREE,
     }
     known |= {"minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems"}
     for path, node in nodes(open_api_schema(kind.model)):

@@ -10,8 +10,9 @@ import pytest
 import yaml
 
 from harness.chart import CHART, NAMESPACE, Manifest, all_on, helm, of_kind, render, render_text
-from tenure_api.agent import Agent, AgentSpec, Resources
+from tenure_api.agent import Agent, AgentSpec
 from tenure_api.crdgen import KINDS, definition
+from tenure_api.fields import Resources
 from tenure_api.names import COMPONENT_LABEL, KEY_LABEL, SESSION_LABEL
 from tenure_gateway.metrics import Metrics as GatewayMetrics
 from tenure_gateway.settings import Settings as GatewaySettings

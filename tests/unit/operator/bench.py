@@ -6,9 +6,10 @@ from datetime import UTC, datetime, timedelta
 import httpx
 
 from tenure_api import names
-from tenure_api.agent import Amounts, Resources
+from tenure_api.configuration import SessionConfig
+from tenure_api.fields import Amounts, Resources
 from tenure_api.tokens import Signer, new_private_key
-from tenure_api.wire import Report, SessionConfig
+from tenure_api.wire import Report
 from tenure_operator.cache import Cache, name_of, version
 from tenure_operator.desired.pod import PodSettings
 from tenure_operator.errors import RefusedError, WaitingError

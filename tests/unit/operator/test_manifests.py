@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tenure_api import names
-from tenure_api.agent import AgentSpec, Resources
+from tenure_api.agent import AgentSpec
+from tenure_api.fields import Resources
 from tenure_api.policy import MemoryPolicySpec
 from tenure_operator.desired.config import config_map, effective_policy, session_config
 from tenure_operator.desired.key import key

@@ -10,7 +10,8 @@ from pathlib import Path
 import uvicorn
 from uvicorn.server import ServerState
 
-from tenure_api.wire import EffectivePolicy, Message, ModelRoute, ModelTarget, Role, SessionConfig, TurnRequest
+from tenure_api.configuration import EffectivePolicy, ModelRoute, ModelTarget, SessionConfig
+from tenure_api.wire import Message, Role, TurnRequest
 from tenure_sidecar.asgi import App
 from tenure_sidecar.clock import Clock
 from tenure_sidecar.journal.sealing import Sealer

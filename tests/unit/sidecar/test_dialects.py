@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tenure_api.wire import ModelTarget, Usage
+from tenure_api.configuration import ModelTarget
+from tenure_api.wire import Usage
 from tenure_sidecar.errors import GarbageError
 from tenure_sidecar.proxy.chat import ChatCompletions
 from tenure_sidecar.proxy.dialect import Dialect, Json, Progress, StreamError

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from tenure_api.conditions import Reason
-from tenure_api.wire import ModelTarget
+from tenure_api.configuration import ModelTarget
 from tenure_sidecar import model_health
 from tenure_sidecar.asgi import Scope, Send
 from tenure_sidecar.http_client import Client

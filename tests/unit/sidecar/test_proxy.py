@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tenure_api.wire import ModelTarget
+from tenure_api.configuration import ModelTarget
 from tenure_sidecar.asgi import Scope, Send
 from tenure_sidecar.proxy import app, upstream
 from unit.sidecar.support import a_route, a_turn, serving, speaking, until

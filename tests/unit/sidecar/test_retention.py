@@ -6,7 +6,8 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tenure_api.wire import EffectivePolicy, TurnStatus
+from tenure_api.configuration import EffectivePolicy
+from tenure_api.wire import TurnStatus
 from tenure_sidecar.errors import UnreadableError
 from tenure_sidecar.journal.erasure import Erased
 from tenure_sidecar.journal.records import TurnEnd, TurnStart

@@ -10,8 +10,9 @@ from typing import Any
 
 import httpx
 
+from tenure_api.configuration import ModelTarget, SessionConfig
 from tenure_api.tokens import Signer, new_private_key, public_key
-from tenure_api.wire import ModelTarget, SessionConfig, TurnRequest
+from tenure_api.wire import TurnRequest
 from tenure_sidecar import asgi
 from tenure_sidecar.asgi import Receive, Scope, Send
 from tenure_sidecar.config import CONFIG_FILE

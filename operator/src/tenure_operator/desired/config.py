@@ -1,9 +1,10 @@
 """What the sidecars of an agent are told, and the ConfigMap that tells it to those that start."""
 
 from tenure_api import names
-from tenure_api.agent import AgentSpec, Model, SecretKeyRef
+from tenure_api.agent import AgentSpec, Model
+from tenure_api.configuration import EffectivePolicy, ModelRoute, ModelTarget, SessionConfig
+from tenure_api.fields import SecretKeyRef
 from tenure_api.policy import DataClass, MemoryPolicySpec
-from tenure_api.wire import EffectivePolicy, ModelRoute, ModelTarget, SessionConfig
 from tenure_operator.desired.parts import labels, manifest
 from tenure_operator.kinds import AGENTS, CONFIG_MAPS, Manifest, Meta
 

@@ -5,7 +5,8 @@ import json
 from dataclasses import dataclass
 
 from tenure_api import names
-from tenure_api.agent import AgentSpec, Amounts, Resources, SecretKeyRef
+from tenure_api.agent import AgentSpec
+from tenure_api.fields import Amounts, Resources, SecretKeyRef
 from tenure_api.names import POD_HASH_ANNOTATION
 from tenure_api.wire import METRICS_PORT, MODEL_PROXY_PORT, RUNTIME_PORT, SIDECAR_PORT
 from tenure_operator.desired.key import DATA_KEY, POD_TOKEN

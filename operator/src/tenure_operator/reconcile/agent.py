@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from tenure_api import names
 from tenure_api.agent import Agent, AgentStatus, SessionCount
 from tenure_api.conditions import Reason, merge
+from tenure_api.configuration import SessionConfig
 from tenure_api.policy import MemoryPolicy
-from tenure_api.wire import SessionConfig
 from tenure_operator.cache import Name, name_of
 from tenure_operator.desired.account import account
 from tenure_operator.desired.config import config_map, effective_policy, session_config

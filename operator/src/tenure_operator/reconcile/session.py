@@ -7,9 +7,9 @@ from datetime import datetime
 from tenure_api import names
 from tenure_api.agent import Agent
 from tenure_api.conditions import Reason
+from tenure_api.configuration import EffectivePolicy
 from tenure_api.policy import MemoryPolicy
 from tenure_api.session import AgentSession, AgentSessionStatus
-from tenure_api.wire import EffectivePolicy
 from tenure_operator.cache import Name, agent_of, name_of
 from tenure_operator.desired.config import effective_policy
 from tenure_operator.desired.key import DATA_KEY_BYTES, key

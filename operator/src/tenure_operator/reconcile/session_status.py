@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from tenure_api.conditions import Condition, ConditionStatus, ConditionType, Reason, merge
+from tenure_api.configuration import EffectivePolicy
 from tenure_api.session import AgentSessionStatus, JournalStatus, PolicySeen
-from tenure_api.wire import EffectivePolicy, Report
+from tenure_api.wire import Report
 from tenure_operator.kinds import Manifest
 from tenure_operator.reconcile import pods
 from tenure_operator.reconcile.verdict import Verdict, comparable, condition, conditions

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from pydantic import BaseModel
 
-from tenure_api.wire import SessionConfig
+from tenure_api.configuration import SessionConfig
 from tenure_operator.api_client import Api
 from tenure_operator.cache import Cache, Change, Name, name_of
 from tenure_operator.desired.pod import PodSettings

@@ -2,7 +2,9 @@
 
 from typing import ClassVar
 
-from tenure_api.wire import Failure, SessionConfig, TurnRequest, TurnStatus, Usage, Wire
+from tenure_api.configuration import SessionConfig
+from tenure_api.messages import Wire
+from tenure_api.wire import Failure, TurnRequest, TurnStatus, Usage
 
 
 class Entry(Wire):

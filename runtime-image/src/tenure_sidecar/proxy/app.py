@@ -12,7 +12,8 @@ import logging
 from collections.abc import Callable, MutableMapping
 from typing import Any
 
-from tenure_api.wire import CUT_HEADER, SessionConfig, Usage
+from tenure_api.configuration import SessionConfig
+from tenure_api.wire import CUT_HEADER, Usage
 from tenure_sidecar import asgi
 from tenure_sidecar.asgi import Receive, Scope, Send
 from tenure_sidecar.codec import decode, encode

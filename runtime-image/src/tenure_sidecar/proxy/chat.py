@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from typing import Any
 
-from tenure_api.wire import ModelRoute, Usage
+from tenure_api.configuration import ModelRoute
+from tenure_api.wire import Usage
 from tenure_sidecar.codec import decode, encode
 from tenure_sidecar.errors import GarbageError
 from tenure_sidecar.proxy.dialect import Json, Progress, StreamError, tokens

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tenure_api.wire import ModelTarget
+from tenure_api.configuration import ModelTarget
 from tenure_sidecar.proxy.failure import credential_missing
 
 

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from enum import Enum, auto
 from typing import Any, Protocol
 
-from tenure_api.wire import ModelRoute, Usage
+from tenure_api.configuration import ModelRoute
+from tenure_api.wire import Usage
 from tenure_sidecar.sse import Event
 
 Json = dict[str, Any]

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from tenure_api.wire import ModelRoute, Usage
+from tenure_api.configuration import ModelRoute
+from tenure_api.wire import Usage
 from tenure_sidecar.codec import encode
 from tenure_sidecar.errors import GarbageError
 from tenure_sidecar.proxy.chat import parsed

@@ -5,7 +5,7 @@ import logging
 import time
 from dataclasses import dataclass, field
 
-from tenure_api.wire import ModelRoute, ModelTarget
+from tenure_api.configuration import ModelRoute, ModelTarget
 from tenure_sidecar.codec import decode, encode
 from tenure_sidecar.errors import GarbageError, HttpError
 from tenure_sidecar.http_client import Client, Response

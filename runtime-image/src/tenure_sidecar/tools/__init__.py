@@ -1,0 +1,1 @@
+"""The agent's tools: which functions the model may call, and the calls themselves."""

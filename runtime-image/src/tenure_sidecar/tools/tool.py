@@ -1,0 +1,65 @@
+"""What the turn engine knows of tools."""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from tenure_api.configuration import ToolConfig
+from tenure_api.tools import Replay
+from tenure_api.wire import ToolHealth
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Function:
+    """A function that the model may call."""
+
+    name: str
+    """As the model knows it, unique within the agent."""
+    tool: ToolConfig
+    """The tool that it belongs to."""
+    description: str
+    parameters: Json
+    """JSON schema of its arguments, of the type object."""
+    replay: Replay
+    """What may happen to a call that was interrupted."""
+    target: str = ""
+    """The tool's own name for it, where that differs."""
+
+    @property
+    def definition(self) -> Json:
+        """As an entry of `tools` in a chat completion request."""
+        described = {"name": self.name, "description": self.description, "parameters": self.parameters}
+        return {"type": "function", "function": described}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a call. `text` is what the model is told, not yet cut to the tool's limit."""
+
+    text: str
+    is_error: bool = False
+    unknown: bool = False
+    """Nobody knows whether the call took effect. Then it is an error too."""
+
+
+class Toolbox(Protocol):
+    """All tools of the session."""
+
+    def functions(self) -> list[Function]:
+        """The functions that can be offered now, in the order of the agent's spec. Asks nobody."""
+
+    def find(self, name: str) -> Function | None:
+        """The function of this name."""
+
+    async def call(self, function: Function, arguments: str, key: str) -> Outcome:
+        """Make a call; `arguments` is JSON as the model wrote it, `key` is the same whenever this call is made again.
+
+        Raises nothing: whatever goes wrong is an outcome. Takes no longer than the tool's time-out.
+        """
+
+    def health(self) -> list[ToolHealth]:
+        """The tools with a problem."""
+
+    async def run(self) -> None:
+        """Keep the lists of functions up to date until cancelled."""
