@@ -43,6 +43,16 @@ class Outcome:
     """Nobody knows whether the call took effect. Then it is an error too."""
 
 
+@dataclass(frozen=True)
+class Attempt:
+    """Which call it is that is made."""
+
+    key: str
+    """The same whenever this call is made again, and of no other call."""
+    turn: str
+    step: int
+
+
 class Toolbox(Protocol):
     """All tools of the session."""
 
@@ -52,14 +62,17 @@ class Toolbox(Protocol):
     def find(self, name: str) -> Function | None:
         """The function of this name."""
 
-    async def call(self, function: Function, arguments: str, key: str) -> Outcome:
-        """Make a call; `arguments` is JSON as the model wrote it, `key` is the same whenever this call is made again.
+    async def call(self, function: Function, arguments: str, attempt: Attempt) -> Outcome:
+        """Make a call; `arguments` is JSON as the model wrote it.
 
         Raises nothing: whatever goes wrong is an outcome. Takes no longer than the tool's time-out.
         """
 
     def health(self) -> list[ToolHealth]:
         """The tools with a problem."""
+
+    def wake(self) -> None:
+        """The configuration may have changed."""
 
     async def run(self) -> None:
         """Keep the lists of functions up to date until cancelled."""
