@@ -85,20 +85,31 @@ class Response:
             self._response.release()
 
 
+class Once:
+    """For a request that must not be sent twice, and of which one wants to know how far it came."""
+
+    def __init__(self) -> None:
+        self.sent = False
+        """Whether the server may have got some of it."""
+
+
 class Client:
     """Sends requests. Belongs to one event loop, which must be running when the first request is sent."""
 
     def __init__(self) -> None:
         self._session: aiohttp.ClientSession | None = None
+        self._single: aiohttp.ClientSession | None = None
         self._lingering: set[asyncio.Task[None]] = set()
 
-    async def send(self, method: str, url: str, headers: Headers, body: bytes = b"") -> Response:
+    async def send(
+        self, method: str, url: str, headers: Headers, body: bytes = b"", once: Once | None = None
+    ) -> Response:
         """Send a request and wait for the headers of its answer. Raises `HttpError`.
 
         A kept connection may be closed by the server at the moment of its use; if it ends before the first byte of an
-        answer, the request is sent again, once.
+        answer, the request is sent again, once. With `once`, it gets a connection of its own and is never sent again.
         """
-        used = SimpleNamespace(kept=False)
+        used = SimpleNamespace(kept=False, once=once)
         try:
             return await self._send(method, url, headers, body, used)
         except BrokenError:
@@ -110,17 +121,22 @@ class Client:
         """End all connections."""
         for task in self._lingering:
             task.cancel()
-        if self._session is not None:
-            await self._session.close()
+        for session in (self._session, self._single):
+            if session is not None:
+                await session.close()
 
     async def _send(self, method: str, url: str, headers: Headers, body: bytes, used: SimpleNamespace) -> Response:
-        if self._session is None:
-            self._session = _session()
         used.kept = False
         texts = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
         try:
-            response = await self._session.request(
-                method, url, headers=texts, data=body, allow_redirects=False, trace_request_ctx=used
+            response = await self._session_for(used.once).request(
+                method,
+                url,
+                headers=texts,
+                data=body,
+                allow_redirects=False,
+                trace_request_ctx=used,
+                middlewares=(_never_again,) if used.once is not None else (),
             )
         except aiohttp.ClientConnectorError as error:
             raise ConnectError(f"cannot connect to {error.host}:{error.port}: {error.strerror or error}") from error
@@ -134,12 +150,20 @@ class Client:
             raise BrokenError("the connection ended before the answer did") from error
         return Response(response, self._lingering)
 
+    def _session_for(self, once: Once | None) -> aiohttp.ClientSession:
+        if once is not None:
+            self._single = self._single or _session(aiohttp.TCPConnector(limit=0, force_close=True))
+            return self._single
+        self._session = self._session or _session(aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE_SECONDS))
+        return self._session
 
-def _session() -> aiohttp.ClientSession:
+
+def _session(connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
     tracing = aiohttp.TraceConfig()
     tracing.on_connection_reuseconn.append(_note_kept)
+    tracing.on_connection_create_end.append(_note_connected)
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE_SECONDS),
+        connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),
         skip_auto_headers=_UNASKED,
         auto_decompress=False,
@@ -150,6 +174,21 @@ def _session() -> aiohttp.ClientSession:
 
 async def _note_kept(_session: object, context: SimpleNamespace, _parameters: object) -> None:
     context.trace_request_ctx.kept = True
+
+
+async def _note_connected(_session: object, context: SimpleNamespace, _parameters: object) -> None:
+    if context.trace_request_ctx.once is not None:
+        context.trace_request_ctx.once.sent = True
+
+
+async def _never_again(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """Hide a broken connection from aiohttp, which by itself sends a request of an idempotent method again."""
+    try:
+        return await handler(request)
+    except aiohttp.ClientConnectorError:
+        raise
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        raise BrokenError("the connection ended before the answer did") from error
 
 
 def _read_error(error: aiohttp.ClientError) -> HttpError:

@@ -9,7 +9,7 @@ import pytest
 
 from tenure_sidecar import http_client
 from tenure_sidecar.errors import BrokenError, ConnectError, GarbageError
-from tenure_sidecar.http_client import Client
+from tenure_sidecar.http_client import Client, Once
 from unit.sidecar.support import speaking, until
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello"
@@ -223,3 +223,32 @@ async def test_the_end_of_a_transfer_that_does_not_come_costs_the_connection(mon
         assert await fetch(client, url) == b"hello"
         assert talk.connections == 2
         await client.close()
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "GET"])
+async def test_a_request_that_must_not_be_sent_twice_is_not(method: str) -> None:
+    async with talking(None, OK) as (talk, url):
+        client, once = Client(), Once()
+        with pytest.raises(BrokenError):
+            await client.send(method, url, [], b"", once)
+        assert (talk.connections, once.sent) == (1, True)
+        await client.close()
+
+
+async def test_a_request_that_must_not_be_sent_twice_has_a_connection_of_its_own() -> None:
+    async with talking(OK, OK) as (talk, url):
+        client = Client()
+        assert await fetch(client, url) == b"hello"
+        response = await client.send("POST", url, [], b"", Once())
+        assert await response.read_all(100) == b"hello"
+        response.close()
+        assert talk.connections == 2
+        await client.close()
+
+
+async def test_it_is_known_that_a_request_was_not_sent() -> None:
+    client, once = Client(), Once()
+    with pytest.raises(ConnectError):
+        await client.send("POST", "http://127.0.0.1:1/", [], b"", once)
+    assert not once.sent
+    await client.close()

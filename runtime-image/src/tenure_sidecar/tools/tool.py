@@ -71,6 +71,12 @@ class Toolbox(Protocol):
     def health(self) -> list[ToolHealth]:
         """The tools with a problem."""
 
+    async def ready(self) -> None:
+        """Wait until every tool has been asked for its functions once, or has had some seconds to answer.
+
+        Before the first model call of a turn, so that the first turn of a session is not answered without tools.
+        """
+
     def wake(self) -> None:
         """The configuration may have changed."""
 
