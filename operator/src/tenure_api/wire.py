@@ -289,6 +289,8 @@ class Turn(Wire):
     status: TurnStatus
     created_at: datetime
     options: TurnOptions = TurnOptions()
+    inputs: int = 0
+    """How many messages of input it has: the n of the first item of its output, see `Item`."""
     output: list[Item] = Field(default_factory=list)
     usage: Usage = Usage()
     cut_turns: int = 0
