@@ -3,26 +3,24 @@
 Nothing here needs a pod: manifests are only tried (`--dry-run=server`), or applied in a namespace of their own.
 """
 
-import copy
 import json
 from typing import Any
 
 import pytest
-import yaml
 
 from harness import manifests
-from harness.kube import Kube, KubectlError, Manifest
+from harness.admission import (
+    URL,
+    Bad,
+    agent,
+    attempt,
+    changed,
+    must_be_read_and_written_back,
+    must_be_refused,
+)
+from harness.kube import KubectlError, Manifest
 from harness.tenure import Place
-from tenure_api.crdgen import KINDS
 from tenure_api.names import API_VERSION
-
-URL = "http://model.example.com/v1"
-
-
-def agent(*path: str, value: Any = None, name: str = "helper", **model: Any) -> Manifest:
-    """An agent; the value at `path` in its spec is replaced, and so are parts of its model."""
-    made = manifests.agent(name, model={"name": "m", "baseURL": URL, **model})
-    return changed(made, *path, value=value)
 
 
 def session(*path: str, value: Any = None, name: str = "chat") -> Manifest:
@@ -35,27 +33,12 @@ def policy(*path: str, value: Any = None, name: str = "short") -> Manifest:
     return changed(manifests.policy(name, maxCount=3), *path, value=value)
 
 
-def changed(manifest: Manifest, *path: str, value: Any) -> Manifest:
-    """The manifest with one value of its spec replaced, or taken out if it is None. Objects on the way are made."""
-    made = copy.deepcopy(manifest)
-    if path:
-        *parents, last = path
-        node = made["spec"]
-        for key in parents:
-            node = node.setdefault(key, {})
-        if value is None:
-            del node[last]
-        else:
-            node[last] = value
-    return made
-
-
 BASE_URL = "spec.model.baseURL"
 PARAMETERS = "spec.model.parameters"
 RESOURCES = "spec.runtime.resources"
 CLASS = {"name": "transcript", "maxCount": 1}
 
-BAD: dict[str, tuple[Manifest, str, str]] = {
+BAD: dict[str, Bad] = {
     "agent without a model": (agent("model"), "spec.model", "Required value"),
     "model without a name": (agent("model", value={"baseURL": URL}), "spec.model.name", "Required value"),
     "model with an empty name": (
@@ -156,6 +139,11 @@ BAD: dict[str, tuple[Manifest, str, str]] = {
     "misspelt field": (agent("instruction", value="Be brief."), "spec.instruction", "unknown field"),
     "agent with a long name": (agent(name="a" * 53), "metadata.name", "must have at most 52 characters"),
     "agent with a dotted name": (agent(name="my.agent"), "metadata.name", "must not contain '.'; use '-'"),
+    "RuntimeClass with a space": (
+        agent("runtime", value={"runtimeClassName": "a vm"}),
+        "spec.runtime.runtimeClassName",
+        "must be the name of an object",
+    ),
     "session without an agent": (session("agentRef"), "spec.agentRef", "Required value"),
     "session without a subject": (session("subject"), "spec.subject", "Required value"),
     "session of nobody": (session("subject", value=""), "spec.subject", "should be at least 1 chars long"),
@@ -223,25 +211,16 @@ GOOD: dict[str, Manifest] = {
     ),
     "a port and a path": agent(baseURL="http://model.shop.svc:8000/openai/deployments/x/v1"),
     "no path": agent(baseURL="http://model.shop.svc:8000"),
+    "a pod in a virtual machine": agent("runtime", value={"runtimeClassName": "kata"}),
     "a session that ends": session("expiresAt", value="2030-01-01T00:00:00Z"),
     "a subject of an identity provider": session("subject", value="https://login.example.com#ada@example.com"),
     "a policy with both limits": policy("classes", value=[{"name": "transcript", "maxAgeSeconds": 20, "maxCount": 9}]),
 }
 
 
-def attempt(kube: Kube, manifest: Manifest) -> str:
-    """What the API server says to a manifest, which is not kept. Raises `KubectlError` if it refuses."""
-    return kube.run("apply", "--dry-run=server", "-o", "json", "-f", "-", stdin=yaml.safe_dump(manifest))
-
-
 @pytest.mark.parametrize("case", BAD)
 def test_a_bad_manifest_is_refused_with_the_field_and_the_fix(place: Place, case: str) -> None:
-    manifest, field, fix = BAD[case]
-    with pytest.raises(KubectlError) as refusal:
-        attempt(place.kube, manifest)
-    said = str(refusal.value)
-    assert field in said
-    assert fix in said
+    must_be_refused(place.kube, BAD[case])
 
 
 @pytest.mark.parametrize("case", GOOD)
@@ -268,24 +247,9 @@ def test_defaults_are_filled_in_by_the_api_server(place: Place) -> None:
     assert json.loads(attempt(place.kube, secret))["spec"]["model"]["credentialsSecretRef"]["key"] == "api-key"
 
 
-def filled(value: Any) -> Any:
-    """The value without empty objects and lists, which say the same as nothing."""
-    if not isinstance(value, dict):
-        return value
-    parts = {key: filled(part) for key, part in value.items()}
-    return {key: part for key, part in parts.items() if part not in ({}, [])}
-
-
 @pytest.mark.parametrize("case", GOOD)
 def test_what_the_api_server_accepts_the_models_read_and_write_back(place: Place, case: str) -> None:
-    """Nothing is lost, renamed or refused on the way from the API server into a model and back."""
-    (kind,) = [kind for kind in KINDS if kind.model.__name__ == GOOD[case]["kind"]]
-    served = json.loads(attempt(place.kube, GOOD[case]))
-    read = kind.model.model_validate(served)
-    written = {**GOOD[case], "spec": read.model_dump(mode="json", by_alias=True, exclude_none=True)["spec"]}
-    assert filled(written["spec"]) == filled(served["spec"])
-    again = json.loads(attempt(place.kube, written))
-    assert kind.model.model_validate(again) == read
+    must_be_read_and_written_back(place.kube, GOOD[case])
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field
 from tenure_api.conditions import Condition
 from tenure_api.fields import IMAGE, PORT, URL, ObjectName, Quantity, Resources, SecretKeyRef
 from tenure_api.markers import Resource, cel, list_atomic, list_map, rule, validated
-from tenure_api.tools import Tool, TurnLimits
+from tenure_api.tools import ONE_CODE_TOOL, Tool, TurnLimits
 
 _BASE = rule(
     r"!self.matches('/(chat/completions|completions|responses)/?$')",
@@ -130,19 +130,11 @@ class PolicyRef(Resource):
 class AgentSpec(Resource):
     """What to run: a model, instructions, tools, the container and the volume of each session."""
 
-    model_config = ConfigDict(
-        json_schema_extra=validated(
-            rule(
-                "!has(self.tools) || self.tools.filter(tool, has(tool.code)).size() <= 1",
-                "tools may have one code tool only",
-            )
-        )
-    )
     model: Model = Field(description="The model that answers.")
     instructions: Annotated[str, Field(max_length=32_768)] = Field(
         "", description="System instructions, put before every conversation."
     )
-    tools: Annotated[list[Tool], Field(max_length=32), list_map("name")] = Field(
+    tools: Annotated[list[Tool], Field(max_length=32), list_map("name"), cel(ONE_CODE_TOOL)] = Field(
         default_factory=list, description="What the model may call."
     )
     turn_limits: TurnLimits = Field(default_factory=TurnLimits, description="What one turn may use.")

@@ -6,8 +6,10 @@ from pydantic import ConfigDict, Field
 
 from tenure_api.markers import Resource, cel, rule, validated
 
+ORIGIN = r"^https?://([A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\\[[0-9A-Fa-f:.]+\\])(:[0-9]{1,5})?"
+"""How a URL without credentials begins, as a regular expression in a CEL string."""
 URL = rule(
-    r"self.matches('^https?://([A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\\[[0-9A-Fa-f:.]+\\])(:[0-9]{1,5})?"
+    rf"self.matches('{ORIGIN}"
     r"(/[A-Za-z0-9._~%!$&()*+,;=:@/-]*)?$')",
     "must be an http:// or https:// URL without credentials or query, such as https://api.openai.com/v1",
 )

@@ -51,6 +51,11 @@ def free_object() -> Any:
     return Field(json_schema_extra={FREE: True})
 
 
+def free(schema: dict[str, Any]) -> None:
+    """The same for a model with fields of its own: `model_config = ConfigDict(json_schema_extra=free)`."""
+    schema[FREE] = True
+
+
 def validated(*rules: dict[str, str]) -> Callable[[dict[str, Any]], None]:
     """A model's validations: `model_config = ConfigDict(json_schema_extra=validated(...))`."""
 

@@ -5,22 +5,36 @@ from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field
 
-from tenure_api.fields import IMAGE, PORT, URL, ObjectName, Resources, SecretKeyRef
-from tenure_api.markers import Resource, cel, free_object, list_map, list_set, rule, validated
+from tenure_api.fields import IMAGE, ORIGIN, PORT, URL, ObjectName, Resources, SecretKeyRef
+from tenure_api.markers import Resource, cel, free, free_object, list_map, list_set, rule, validated
 
 _FUNCTION = rule(
     "self.matches('^[A-Za-z0-9]([A-Za-z0-9_-]*[A-Za-z0-9])?$') && !self.contains('__')",
     "must be a function name: letters, digits, '-' and '_', no '__', beginning and ending with a letter or digit",
 )
 _TEMPLATE = rule(
-    r"self.matches('^https?://[A-Za-z0-9.\\-\\[\\]:]+(/[A-Za-z0-9._~%!$&()*+,;=:@/{}-]*)?$')",
+    rf"self.matches('{ORIGIN}"
+    r"(/([A-Za-z0-9._~%!$&()*+,;=:@/-]|\\{[A-Za-z0-9_.-]+\\})*)?$')",
     "must be an http:// or https:// URL without credentials or query, with {parameter} only in its path, such as "
     "https://api.example.com/orders/{id}",
 )
 _HEADER = rule(
-    "self.matches('^[A-Za-z0-9-]+$') && !(self.lowerAscii() in ['host', 'content-length', 'content-type', "
-    "'transfer-encoding', 'connection', 'idempotency-key'])",
+    "self.matches('^[A-Za-z0-9-]+$') && !(self.lowerAscii() in ['accept', 'connection', 'content-length', "
+    "'content-type', 'host', 'idempotency-key', 'mcp-protocol-version', 'mcp-session-id', 'transfer-encoding'])",
     "must be the name of a header that Tenure does not set itself, such as Authorization or X-Api-Key",
+)
+_ONE_OF_EACH_HEADER = rule(
+    "self.all(one, self.exists_one(other, other.name.lowerAscii() == one.name.lowerAscii()))",
+    "names a header twice; upper and lower case make no difference",
+)
+_PARAMETERS = rule(
+    "!has(self.url) || !self.url.contains('{') || (has(self.parameters) && has(self.parameters.required) && "
+    r"self.url.findAll('\\{[^}]*\\}').all(named, named.substring(1, named.size() - 1) in self.parameters.required))",
+    "each {parameter} of url must be in parameters.required, and described in parameters.properties",
+)
+ONE_CODE_TOOL = rule(
+    "self.filter(tool, has(tool.code)).size() <= 1",
+    "may have one tool with code only: all code of a session runs in the same container",
 )
 
 ToolName = Annotated[str, Field(min_length=1, max_length=32), cel(_FUNCTION)]
@@ -61,6 +75,12 @@ class Network(StrEnum):
     ALLOWED = "Allowed"
 
 
+class SchemaType(StrEnum):
+    """The JSON schema types that arguments may have."""
+
+    OBJECT = "object"
+
+
 class Header(Resource):
     """A header whose value is in a Secret, which only the sidecar sees."""
 
@@ -68,7 +88,7 @@ class Header(Resource):
     value_secret_ref: SecretKeyRef = Field(description="Where its whole value is, such as `Bearer abc`.")
 
 
-Headers = Annotated[list[Header], Field(max_length=8), list_map("name")]
+Headers = Annotated[list[Header], Field(max_length=8), list_map("name"), cel(_ONE_OF_EACH_HEADER)]
 Url = Annotated[str, Field(min_length=1, max_length=2048), cel(URL, PORT)]
 
 
@@ -94,6 +114,19 @@ class OpenApiSource(Resource):
     )
 
 
+class Schema(Resource):
+    """A JSON schema of an object. Only what is checked at admission is named; all else is kept as it is."""
+
+    model_config = ConfigDict(extra="allow", json_schema_extra=free)
+    type: SchemaType = Field(SchemaType.OBJECT, description="Arguments are always an object.")
+    properties: Annotated[dict[str, Any], free_object()] = Field(
+        default_factory=dict, description="JSON schema of each argument, by its name."
+    )
+    required: Annotated[list[Annotated[str, Field(min_length=1, max_length=64)]], Field(max_length=32), list_set()] = (
+        Field(default_factory=list, description="Names of the arguments that each call must have.")
+    )
+
+
 class HttpSource(Resource):
     """One HTTP request: by a URL template, or by an operation of an OpenAPI document."""
 
@@ -104,17 +137,16 @@ class HttpSource(Resource):
                 "!has(self.openAPI) || (!has(self.method) && !has(self.parameters))",
                 "openAPI says method and parameters itself: leave them out",
             ),
+            _PARAMETERS,
         )
     )
     method: Method | None = Field(None, description="Method of a request by URL template; GET if left out.")
-    url: Annotated[str, Field(min_length=1, max_length=2048), cel(_TEMPLATE)] | None = Field(
+    url: Annotated[str, Field(min_length=1, max_length=1024), cel(_TEMPLATE, PORT)] | None = Field(
         None,
         description="URL with `{parameter}` in its path. Other arguments go into the query for GET and DELETE, "
         "and into a JSON body for the other methods.",
     )
-    parameters: Annotated[dict[str, Any], free_object()] | None = Field(
-        None, description="JSON schema of the arguments, of the type object; no arguments if left out."
-    )
+    parameters: Schema | None = Field(None, description="JSON schema of the arguments; no arguments if left out.")
     open_api: OpenApiSource | None = Field(None, alias="openAPI", description="An operation of an OpenAPI document.")
     headers: Headers = Field(default_factory=list, description="Headers sent with every request.")
 
