@@ -1,0 +1,124 @@
+"""Tools that are one HTTP request: what the model's arguments make of a URL template."""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote
+
+from tenure_api.configuration import HttpConfig, ToolConfig
+from tenure_api.tools import Replay
+from tenure_sidecar.http_client import Client, Once
+from tenure_sidecar.proxy.credentials import Credentials
+from tenure_sidecar.tools.attempts import settled
+from tenure_sidecar.tools.exchange import Request, exchange, secrets_for_call
+from tenure_sidecar.tools.failure import ToolFailedError
+from tenure_sidecar.tools.tool import Attempt, Function, Json, Outcome
+
+_PARAMETER = re.compile(r"\{([^{}]*)\}")
+_WITHOUT_BODY = frozenset({"GET", "DELETE", "HEAD"})
+_JSON_BODY = ("content-type", "application/json")
+
+
+class HttpTool:
+    """A tool by URL template."""
+
+    def __init__(self, client: Client, credentials: Credentials) -> None:
+        self._client = client
+        self._credentials = credentials
+
+    def functions(self, tool: ToolConfig) -> list[Function]:
+        """The one function."""
+        assert tool.http is not None  # noqa: S101 - the toolbox gives each tool to its own kind
+        replay = tool.replay or default_replay(tool.http.method)
+        return [Function(tool.name, tool, tool.description, tool.http.parameters, replay)]
+
+    async def call(self, function: Function, arguments: Json, attempt: Attempt) -> Outcome:
+        """Make the request. Raises `ToolFailedError`."""
+        config = function.tool.http
+        assert config is not None  # noqa: S101 - as above
+        return await requested(
+            self._client, self._credentials, config, function, from_template(config, arguments), attempt
+        )
+
+
+async def requested(
+    client: Client, credentials: Credentials, config: HttpConfig, function: Function, request: Request, attempt: Attempt
+) -> Outcome:
+    """Make a request as the function's replay class allows. Raises `ToolFailedError`."""
+    secrets = secrets_for_call(config.headers, credentials)
+    if function.replay is Replay.IDEMPOTENCY_KEY:
+        request = request.with_headers([("idempotency-key", attempt.key)])
+
+    async def once_more(once: Once) -> Outcome:
+        if function.replay is Replay.NEVER:
+            return await exchange(client, request, secrets, once)
+        once.sent = True
+        return await exchange(client, request, secrets, None)
+
+    return await settled(function.replay, function.tool.timeout_seconds, once_more)
+
+
+def default_replay(method: str) -> Replay:
+    """The class of requests of this method, if the agent's spec says none."""
+    return Replay.SAFE if method.upper() in ("GET", "HEAD") else Replay.NEVER
+
+
+def from_template(config: HttpConfig, arguments: Json) -> Request:
+    """The request of a call. Raises `ToolFailedError` if an argument cannot be put where it belongs."""
+    rest = dict(arguments)
+    url = filled(config.url, rest)
+    for name in set(_PARAMETER.findall(config.url)):
+        rest.pop(name)
+    method = config.method.upper()
+    if method in _WITHOUT_BODY:
+        pairs = [pair for name, value in rest.items() for pair in query_pairs(name, value)]
+        return Request(method, with_query(url, pairs))
+    return Request(method, url, (_JSON_BODY,), json.dumps(rest, ensure_ascii=False).encode())
+
+
+def filled(template: str, values: Mapping[str, Any]) -> str:
+    """The template with each `{parameter}` replaced. Raises `ToolFailedError`.
+
+    No value can leave its segment: all that means something in a URL is encoded, and the two names that do so anyway
+    are refused.
+    """
+
+    def value_of(match: re.Match[str]) -> str:
+        name = match[1]
+        if name not in values:
+            raise ToolFailedError(f"The argument {name!r} is missing.")
+        text = plain(name, values[name])
+        if text in ("", ".", ".."):
+            raise ToolFailedError(f"The argument {name!r} must not be {text!r}: it is a part of the URL's path.")
+        return quote(text, safe="")
+
+    return _PARAMETER.sub(value_of, template)
+
+
+def query_pairs(name: str, value: Any) -> list[tuple[str, str]]:
+    """Parameters of a query: none for null, one for each element of an array, the JSON of an object."""
+    if isinstance(value, list):
+        return [(name, _in_query(name, element)) for element in value if element is not None]
+    return [] if value is None else [(name, _in_query(name, value))]
+
+
+def _in_query(name: str, value: Any) -> str:
+    return json.dumps(value) if isinstance(value, dict | list) else plain(name, value)
+
+
+def with_query(url: str, pairs: list[tuple[str, str]]) -> str:
+    """The URL with a query."""
+    query = "&".join(f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in pairs)
+    return f"{url}{'&' if '?' in url else '?'}{query}" if query else url
+
+
+def plain(name: str, value: Any) -> str:
+    """A value that is no structure, as text. Raises `ToolFailedError`."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int | float):
+        return json.dumps(value)
+    raise ToolFailedError(f"The argument {name!r} must be a string, a number or a boolean.")
