@@ -31,6 +31,7 @@ def main() -> None:
     """Serves until it is told to end."""
     settings = xllamacpp.CommonParams()
     settings.model.path = str(weights())
+    settings.chat_template = Path(__file__).with_name("chat-template.jinja").read_text()
     settings.model_alias = {"smollm2-135m-instruct"}
     settings.hostnames = ["0.0.0.0"]  # noqa: S104 - a Service is to reach it
     settings.port = 8000
