@@ -2,7 +2,7 @@
 
 Whoever can connect to the Unix socket from outside of the container sends one line of JSON,
 
-    {"language": "python" | "shell", "code": "...", "timeout": seconds}
+    {"language": "python" | "shell", "code": "...", "timeout": seconds, "keep": "path in the workspace"}
 
 and gets `{"event": "started"}` before anything is run (so without it nothing was), then one line with the end:
 
@@ -10,8 +10,8 @@ and gets `{"event": "started"}` before anything is run (so without it nothing wa
     {"event": "ended", "error": "why it could not be run"}
 
 `stopped` is why the executor ended the call: `timeout` or `disk`. `output` is stdout and stderr in the order in which
-they were written; of a long one the middle is left out, and the path of a file with all of it is said. If the client
-goes away, the call is killed. After every call no process of the container is left but this one.
+they were written; of a long one the middle is left out, and all of it is in the file `keep`. If the client goes away,
+the call is killed. After every call no process of the container is left but this one.
 
 Code and executor have the same uid: the code can spoil its own socket, files and answers, but nothing outside.
 """
@@ -95,14 +95,15 @@ class Executor:
             line += received
         try:
             request = json.loads(line)
-            language, code, timeout = request["language"], request["code"].encode(), float(request["timeout"])
-            program = {"python": sys.executable, "shell": shutil.which("bash") or "sh"}[language]
+            program = {"python": sys.executable, "shell": shutil.which("bash") or "sh"}[request["language"]]
+            code, timeout = request["code"].encode(), float(request["timeout"])
+            output = Output(self._workspace / request["keep"])
         except (ValueError, LookupError, TypeError, AttributeError):
             _send(client, event="ended", error="the request is not as it must be")
             return
         _send(client, event="started")
         try:
-            end = self._run(client, program, code, timeout)
+            end = self._run(client, program, code, timeout, output)
         except ConnectionAbortedError:
             return
         except (OSError, subprocess.SubprocessError, MemoryError) as error:
@@ -117,11 +118,11 @@ class Executor:
         empty(self._temporary)
         empty(Path("/dev/shm"))  # noqa: S108 - to leave nothing there
 
-    def _run(self, client: socket.socket, program: str, code: bytes, timeout: float) -> dict[str, Any]:
+    def _run(self, client: socket.socket, program: str, code: bytes, timeout: float, output: Output) -> dict[str, Any]:
         script = self._temporary / "code" / "main"
         script.parent.mkdir(exist_ok=True)
         script.write_bytes(code)
-        output, space, began = Output(self._workspace), Space(self._workspace), time.monotonic()
+        space, began = Space(self._workspace), time.monotonic()
         process, reader = self._start([program, str(script)])
         with reader:
             self._processes.watch(process.pid)

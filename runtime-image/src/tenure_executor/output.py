@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
-import time
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +11,18 @@ HEAD_BYTES, TAIL_BYTES = 16 << 10, 8 << 10
 """What is shown of a longer one."""
 KEPT_BYTES = 64 << 20
 """What is kept of it in a file."""
-RESULTS = "tool-results"
 
 
 class Output:
     """What a call has written: all of it up to `SHOWN_BYTES`; else its beginning and end, and a file with the whole."""
 
-    def __init__(self, workspace: Path) -> None:
-        self._workspace = workspace
+    def __init__(self, path: Path) -> None:
+        """`path` is where a long output is kept."""
+        self._path = path
         self._first = bytearray()
         self._last = b""
         self._size = self._kept = 0
         self._file: Any = None
-        self._path = ""
         self._problem = ""
 
     def add(self, data: bytes) -> None:
@@ -35,26 +32,20 @@ class Output:
             self._first += data
             return
         if not self._last:
-            self._open()
             self._keep(bytes(self._first))
             self._last = bytes(self._first[-TAIL_BYTES:])
             del self._first[HEAD_BYTES:]
         self._keep(data)
         self._last = (self._last + data)[-TAIL_BYTES:]
 
-    def _open(self) -> None:
-        self._path = f"{RESULTS}/code-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(3)}.txt"
-        try:
-            (self._workspace / RESULTS).mkdir(exist_ok=True)
-            self._file = (self._workspace / self._path).open("xb", buffering=0)
-        except OSError as error:
-            self._problem = str(error.strerror)
-
     def _keep(self, data: bytes) -> None:
-        if self._problem or self._kept >= KEPT_BYTES:
-            return
         try:
-            self._kept += self._file.write(data[: KEPT_BYTES - self._kept])
+            if self._file is None:
+                self._path.parent.mkdir(exist_ok=True)
+                self._file = self._path.open("wb", buffering=0)
+            while data and not self._problem and self._kept < KEPT_BYTES:
+                written = self._file.write(data[: KEPT_BYTES - self._kept])
+                self._kept, data = self._kept + written, data[written:]
         except OSError as error:
             self._problem = str(error.strerror)
 
@@ -65,10 +56,12 @@ class Output:
         if not self._last:
             return self._first.decode(errors="replace")
         left_out = self._size - len(self._first) - len(self._last)
-        where = f"{self._workspace / self._path} has the first {self._kept} of all {self._size} bytes"
-        if self._kept == self._size:
-            where = f"{self._workspace / self._path} has all {self._size} bytes"
-        elif self._problem:
-            where = f"the whole could not be kept in a file: {self._problem}"
-        note = f"\n[... {left_out} bytes left out; {where} ...]\n"
+        note = f"\n[... {left_out} bytes left out; {self._where()} ...]\n"
         return self._first.decode(errors="replace") + note + self._last.decode(errors="replace")
+
+    def _where(self) -> str:
+        if self._kept == self._size:
+            return f"{self._path} has all {self._size} bytes"
+        if self._problem:
+            return f"not all could be kept in {self._path}: {self._problem}"
+        return f"{self._path} has the first {self._kept} of all {self._size} bytes"
