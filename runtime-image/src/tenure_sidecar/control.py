@@ -6,22 +6,26 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import parse_qs
 
 from pydantic import ValidationError
 
+from tenure_api.messages import Wire
 from tenure_api.tokens import LEEWAY_SECONDS, Caller, Issuer, Verifier
 from tenure_api.tokens import RefusedError as TokenRefusedError
-from tenure_api.wire import TURN_ID, TurnRequest
+from tenure_api.wire import TURN_ID, Decisions, TurnRequest
 from tenure_sidecar import asgi
 from tenure_sidecar.asgi import Receive, Scope, Send
 from tenure_sidecar.config import parsed
 from tenure_sidecar.errors import JournalError, RefusedError
 from tenure_sidecar.live import Live
 from tenure_sidecar.session import Session
+from tenure_sidecar.workspace.door import FileDoor
 
-TURN_LIMIT = 8 * 1024 * 1024
-"""Most bytes of a turn's request."""
+TURN_LIMIT = 48 * 1024 * 1024
+"""Most bytes of a turn's request, with the files that come with it in base64."""
+DECISIONS_LIMIT = 256 * 1024
 CONFIG_LIMIT = 1024 * 1024
 _CACHED_TOKENS = 256
 _ISSUERS: tuple[Issuer, ...] = ("operator", "gateway")
@@ -103,6 +107,7 @@ class Control:
     def __init__(self, session: Session, gate: Gate) -> None:
         self._session = session
         self._gate = gate
+        self._files = FileDoor(session.files)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -123,9 +128,12 @@ class Control:
             case "GET", "/v1/items":
                 self._gate.admit(scope, "gateway")
                 await self._items(scope, send)
-            case "GET", path if path.startswith("/v1/turns/"):
+            case method, path if path.startswith("/v1/turns/"):
+                caller = self._gate.admit(scope, "gateway")
+                await self._turn(method, path.removeprefix("/v1/turns/"), caller, receive, send)
+            case method, path if path == "/v1/files" or path.startswith("/v1/files/"):
                 self._gate.admit(scope, "gateway")
-                await self._turn(path.removeprefix("/v1/turns/"), send)
+                await self._files.answer(method, path.removeprefix("/v1/files").removeprefix("/"), receive, send)
             case "GET", "/v1/report":
                 self._gate.admit(scope, "operator")
                 await self._report(send)
@@ -141,14 +149,10 @@ class Control:
                 raise RefusedError(404, "not_found", f"the sidecar has no {method} {path[:200]}")
 
     async def _take_turn(self, receive: Receive, send: Send) -> None:
-        body = await asgi.read_body(receive, TURN_LIMIT)
-        try:
-            request = TurnRequest.model_validate_json(body)
-        except ValidationError as error:
-            first = error.errors(include_input=False, include_url=False, include_context=False)[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise RefusedError(400, "invalid_turn", f"{where}: {first['msg']}") from None
-        live = self._session.turns.submit(request)
+        request = _valid(TurnRequest, await asgi.read_body(receive, TURN_LIMIT), "invalid_turn")
+        await self._follow(self._session.turns.submit(request), receive, send)
+
+    async def _follow(self, live: Live, receive: Receive, send: Send) -> None:
         with live.listening():
             await _begun(live, receive)
             await asgi.begin(send, 200, asgi.NDJSON)
@@ -166,15 +170,60 @@ class Control:
         page = self._session.transcript.page(int(limit or 20), order != "asc", after or None)
         await asgi.respond(send, 200, page.model_dump_json(by_alias=True).encode())
 
-    async def _turn(self, turn: str, send: Send) -> None:
-        recorded = self._session.transcript.get(turn) if _TURN.match(turn) else None
-        if recorded is None:
-            raise RefusedError(404, "turn_not_found", "there is no such turn in this session")
-        await asgi.respond(send, 200, recorded.wire().model_dump_json(by_alias=True).encode())
+    async def _turn(self, method: str, rest: str, caller: Caller, receive: Receive, send: Send) -> None:
+        turn, _, what = rest.partition("/")
+        if not _TURN.match(turn):
+            raise _no_turn()
+        turns = self._session.turns
+        match method, what:
+            case "GET", "":
+                await self._state(turns.find(turn), send)
+            case "GET", "events":
+                live = turns.find(turn)
+                if live is None:
+                    raise _no_turn()
+                await self._follow(live, receive, send)
+            case "POST", "approvals":
+                body = await asgi.read_body(receive, DECISIONS_LIMIT)
+                decisions = _valid(Decisions, body, "invalid_decisions").decisions
+                await _respond(send, await turns.decide(turn, decisions, caller.subject or ""))
+            case "POST", "cancel":
+                state = await turns.cancel(turn)
+                if state is None:
+                    raise _no_turn()
+                await _respond(send, state)
+            case _:
+                raise RefusedError(404, "not_found", f"the sidecar has no {method} /v1/turns/{{turn}}/{what[:100]}")
+
+    async def _state(self, live: Live | None, send: Send) -> None:
+        if live is None or not live.is_begun:
+            raise _no_turn()
+        await _respond(send, live.state())
 
     async def _report(self, send: Send) -> None:
         report = await self._session.report()
         await asgi.respond(send, 200, report.model_dump_json(by_alias=True).encode())
+
+
+MessageT = TypeVar("MessageT", bound=Wire)
+
+
+def _valid(kind: type[MessageT], body: bytes, code: str) -> MessageT:
+    """The message in a body. Raises `RefusedError`, naming what is wrong with it but quoting nothing of it."""
+    try:
+        return kind.model_validate_json(body)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False, include_context=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise RefusedError(400, code, f"{where}: {first['msg']}") from None
+
+
+def _no_turn() -> RefusedError:
+    return RefusedError(404, "turn_not_found", "there is no such turn in this session")
+
+
+async def _respond(send: Send, message: Wire) -> None:
+    await asgi.respond(send, 200, message.model_dump_json(by_alias=True).encode())
 
 
 async def _begun(live: Live, receive: Receive) -> None:

@@ -27,8 +27,10 @@ from tenure_sidecar.http_client import Client
 from tenure_sidecar.metrics import CONTENT_TYPE, Metrics
 from tenure_sidecar.proxy.app import ModelProxy
 from tenure_sidecar.proxy.upstream import Upstream
-from tenure_sidecar.session import Session
+from tenure_sidecar.session import Session, ToolboxOf
 from tenure_sidecar.settings import Settings, from_environment
+from tenure_sidecar.tools.code import CodeRunner
+from tenure_sidecar.tools.toolbox import Surroundings, Tools
 
 _DRAIN_SECONDS = 6
 """How long a running turn may take to end at shutdown; the pod is given 10 s in all."""
@@ -76,13 +78,13 @@ def _listen(host: str, port: int) -> socket.socket:
     return socket.create_server((host, port), backlog=512)
 
 
-def build(settings: Settings, client: Client) -> tuple[Session, Doors, list[socket.socket]]:
+def build(settings: Settings, client: Client, toolbox: ToolboxOf) -> tuple[Session, Doors, list[socket.socket]]:
     """The parts of the process, and the sockets that it listens on."""
     metrics = Metrics()
-    session = Session(settings, SteadyClock(), metrics, client)
+    session = Session(settings, SteadyClock(), metrics, client, toolbox)
     control = Control(session, Gate(settings.session_uid, settings.config, time.time))
     upstream = Upstream(client, session.credentials, session.health)
-    proxy = ModelProxy(session.pod_token, lambda: session.config, lambda: session.steps, upstream, metrics)
+    proxy = ModelProxy(session.pod_token, lambda: session.config, lambda: session.underway, upstream, metrics)
     listeners: list[tuple[socket.socket, App]] = [
         (_listen(settings.host, settings.control_port), control),
         (_listen("127.0.0.1", settings.proxy_port), proxy),
@@ -90,6 +92,24 @@ def build(settings: Settings, client: Client) -> tuple[Session, Doors, list[sock
     ]
     doors = Doors({listener.getsockname()[1]: app for listener, app in listeners})
     return session, doors, [listener for listener, _ in listeners]
+
+
+def tools_of(settings: Settings, client: Client) -> ToolboxOf:
+    """What makes the tools of a session."""
+
+    def make(session: Session) -> Tools:
+        around = Surroundings(
+            config=lambda: session.config,
+            credentials=session.credentials,
+            client=client,
+            runner=CodeRunner(settings.exec_socket),
+            gateway_token=settings.gateway_token,
+            remember=session.remember,
+            remembered=session.remembered,
+        )
+        return Tools(around)
+
+    return make
 
 
 def server_of(doors: Doors) -> Server:
@@ -115,7 +135,7 @@ def server_of(doors: Doors) -> Server:
 async def serve(settings: Settings) -> int:
     """Run until a signal, or until the journal breaks; the exit status."""
     client = Client()
-    session, doors, sockets = build(settings, client)
+    session, doors, sockets = build(settings, client, tools_of(settings, client))
     gc.freeze()  # what lives as long as the process need not be looked at by every collection
     server = server_of(doors)
     stopping = asyncio.Event()

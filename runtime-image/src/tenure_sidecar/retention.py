@@ -50,7 +50,10 @@ class Sweeper:
         policy: Callable[[], EffectivePolicy | None],
         clock: Clock,
         metrics: Metrics,
+        erase_files: Callable[[str], int] = lambda _: 0,
     ) -> None:
+        """`erase_files` deletes what the workspace keeps of the results of a turn; it blocks."""
+        self._erase_files = erase_files
         self._journal = journal
         self._transcript = transcript
         self._policy = policy
@@ -90,6 +93,8 @@ class Sweeper:
         if not self._doomed and not self._traces_possible:
             return None
         self._traces_possible = True
+        for turn in self._doomed:
+            await asyncio.to_thread(self._erase_files, turn)
         erased = await self._journal.erase(self._doomed)
         turns, self._doomed = self._doomed, []
         self._traces_possible = erased.residue > 0

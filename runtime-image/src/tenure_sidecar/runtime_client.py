@@ -4,7 +4,7 @@ It serves OpenAI Chat Completions. The answer may come as a stream or, from an i
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from tenure_api.wire import Message, Role, TurnRequest
@@ -12,8 +12,8 @@ from tenure_sidecar.asgi import JSON, SSE
 from tenure_sidecar.codec import decode, encode
 from tenure_sidecar.errors import BrokenError, ConnectError, GarbageError, SidecarError
 from tenure_sidecar.http_client import Client, Response
+from tenure_sidecar.outline import messages_json, with_files
 from tenure_sidecar.sse import Parser
-from tenure_sidecar.transcript import messages_json
 
 ANSWER_LIMIT = 16 * 1024 * 1024
 """Most bytes of one answer."""
@@ -37,15 +37,24 @@ class Answered(NamedTuple):
     finish_reason: str
 
 
-def request_body(agent: str, instructions: str, history: Iterable[bytes], request: TurnRequest) -> bytes:
-    """The chat completion request for a turn. `history` holds the messages of earlier turns as JSON."""
+def request_body(
+    agent: str,
+    instructions: str,
+    history: Iterable[bytes],
+    request: TurnRequest,
+    functions: Sequence[dict[str, Any]] = (),
+) -> bytes:
+    """The chat completion request for a turn. `history` holds the messages of earlier turns as JSON.
+
+    `functions` are entries of `tools`.
+    """
     messages: list[bytes] = []
     if instructions:
         messages.append(messages_json([Message(role=Role.SYSTEM, text=instructions)]))
     messages += history
     if request.instructions:
         messages.append(messages_json([Message(role=Role.SYSTEM, text=request.instructions)]))
-    messages.append(messages_json(request.input))
+    messages.append(messages_json(with_files(request)))
     options: dict[str, Any] = {"model": agent, "stream": True, "stream_options": {"include_usage": True}}
     chosen = {
         "temperature": request.temperature,
@@ -53,6 +62,10 @@ def request_body(agent: str, instructions: str, history: Iterable[bytes], reques
         "max_completion_tokens": request.max_output_tokens,
     }
     options |= {field: value for field, value in chosen.items() if value is not None}
+    if functions:
+        options["tools"] = functions
+        if request.parallel_tool_calls is not None:
+            options["parallel_tool_calls"] = request.parallel_tool_calls
     return encode(options)[:-1] + b',"messages":[' + b",".join(messages) + b"]}"
 
 

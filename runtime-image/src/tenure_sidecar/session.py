@@ -3,18 +3,19 @@
 import asyncio
 import logging
 import os
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tenure_api.configuration import EffectivePolicy, SessionConfig
-from tenure_api.wire import JournalState, Report
+from tenure_api.wire import JournalState, Report, TurnRequest
 from tenure_sidecar.clock import SteadyClock, moment
 from tenure_sidecar.config import mounted, newer
 from tenure_sidecar.errors import JournalError, KeyMismatchError, RefusedError, UnreadableError
 from tenure_sidecar.http_client import Client
-from tenure_sidecar.journal.records import TURN_KINDS, ConfigAccepted
+from tenure_sidecar.journal.pen import Pen
+from tenure_sidecar.journal.records import TURN_KINDS, ConfigAccepted, FunctionsSeen
 from tenure_sidecar.journal.sealing import Sealer
 from tenure_sidecar.journal.store import Journal
 from tenure_sidecar.metrics import Metrics
@@ -24,11 +25,19 @@ from tenure_sidecar.retention import Sweeper
 from tenure_sidecar.runtime_client import RuntimeClient
 from tenure_sidecar.settings import AGENT_GROUP, Settings
 from tenure_sidecar.steps import Steps
+from tenure_sidecar.tools.results import shown
+from tenure_sidecar.tools.tool import Toolbox
 from tenure_sidecar.transcript import Transcript
-from tenure_sidecar.turns import Open, Turns
+from tenure_sidecar.turns import Surroundings, Turns
+from tenure_sidecar.workflow import Open, Pace, Underway
+from tenure_sidecar.workspace.ballast import Ballast
+from tenure_sidecar.workspace.door import receive_files
+from tenure_sidecar.workspace.files import Files
 
 _RETRY_SECONDS = {JournalState.LOCKED: 0.2, JournalState.KEY_MISMATCH: 1.0, JournalState.UNREADABLE: 5.0}
 _FIRST_ATTEMPT_SECONDS = 5.0
+_RETRY_WRITE_SECONDS = 1.0
+_BALLAST_SECONDS = 30.0
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +49,7 @@ class _Opened:
     journal: Journal
     transcript: Transcript
     config: SessionConfig | None
+    functions: dict[str, str]
     unended: Open | None
 
 
@@ -56,12 +66,20 @@ class _Running:
 class Session:
     """One session."""
 
-    def __init__(self, settings: Settings, clock: SteadyClock, metrics: Metrics, client: Client) -> None:
+    def __init__(
+        self, settings: Settings, clock: SteadyClock, metrics: Metrics, client: Client, toolbox: "ToolboxOf"
+    ) -> None:
+        """`toolbox` makes the tools for a session."""
         self._settings = settings
         self._clock = clock
         self._metrics = metrics
         self._config: SessionConfig | None = None
         self._credentials = Credentials(settings.credentials)
+        self.files = Files(settings.workspace, AGENT_GROUP)
+        """The workspace."""
+        self._ballast = Ballast(settings.state)
+        self._toolbox = toolbox(self)
+        self._functions: dict[str, str] = {}
         self._runtime = RuntimeClient(client, settings.runtime_port, self.pod_token)
         self.health = HealthOfModel(clock, metrics.model_called)
         self._prober = Prober(client, self._credentials, self.health, lambda: self._config)
@@ -85,9 +103,19 @@ class Session:
         return self._config
 
     @property
-    def steps(self) -> Steps | None:
-        """The model calls of the turn that is running."""
-        return self._running.turns.steps if self._running is not None else None
+    def underway(self) -> Underway | None:
+        """The turn whose agent is running."""
+        return self._running.turns.running if self._running is not None else None
+
+    def remembered(self) -> dict[str, bytes]:
+        """The functions of tools as they were last remembered, by tool."""
+        return {tool: functions.encode() for tool, functions in self._functions.items()}
+
+    async def remember(self, tool: str, functions: bytes) -> None:
+        """Keep the functions of a tool, for a start at which it cannot be asked. Raises `JournalError`."""
+        self._functions[tool] = functions.decode()
+        seen = FunctionsSeen(functions=self._functions)
+        await self._open().journal.replace(FunctionsSeen.kind, seen.payload())
 
     @property
     def turns(self) -> Turns:
@@ -150,6 +178,9 @@ class Session:
             sequence=running.journal.sequence,
             turns=len(running.transcript),
             active_turn=running.turns.active,
+            suspended=running.turns.suspension(),
+            unknown=running.turns.unknown(),
+            tools=self._toolbox.health(),
             last_activity=moment(last) if last is not None else None,
             **common,
         )
@@ -165,6 +196,7 @@ class Session:
         self._config = config
         running.sweeper.wake()
         self._prober.wake()
+        self._toolbox.wake()
 
     # --- its life ------------------------------------------------------------------------------------------------
 
@@ -175,16 +207,12 @@ class Session:
         """
         opened = await self._opened()
         self._clock.not_before(opened.journal.last_at / 1e6)
-        turns = Turns(
-            opened.journal,
-            opened.transcript,
-            self._runtime,
-            lambda: self._config,
-            self._clock,
-            self._metrics,
-            opened.unended,
+        pen = Pen(opened.journal, _RETRY_WRITE_SECONDS, self._ballast.give_up)
+        turns = Turns(pen, opened.transcript, self._surroundings(), opened.unended)
+        sweeper = Sweeper(
+            opened.journal, opened.transcript, self._policy, self._clock, self._metrics, self.files.erase_turn
         )
-        sweeper = Sweeper(opened.journal, opened.transcript, self._policy, self._clock, self._metrics)
+        self._functions = opened.functions
         self._config = newer(opened.config, self._config)
         self._running = _Running(opened.journal, opened.transcript, turns, sweeper)
         self._problem = None
@@ -193,7 +221,14 @@ class Session:
         self._tried.set()
         if self._config is not None and self._config != opened.config:
             await self._keep(self._config, opened.journal)
-        await _together(turns.run(), sweeper.run(), self._prober.run(), opened.journal.until_broken())
+        await _together(
+            turns.run(),
+            sweeper.run(),
+            self._prober.run(),
+            self._toolbox.run(),
+            self._keep_ballast(),
+            opened.journal.until_broken(),
+        )
 
     async def close(self, seconds: float) -> None:
         """Give the running turn this long to end, and close the journal."""
@@ -214,6 +249,34 @@ class Session:
             if journal.broken is not None:
                 raise
             log.warning("the mounted configuration cannot be recorded yet")
+
+    def _surroundings(self) -> Surroundings:
+        async def fit(text: str, limit: int, turn: str, step: int) -> str:
+            if len(text) * 4 <= limit:  # no character has more than four bytes
+                return text
+            return await asyncio.to_thread(shown, self.files, text, turn, step, limit)
+
+        async def receive(request: TurnRequest) -> None:
+            if request.files:
+                await asyncio.to_thread(receive_files, self.files, request.files)
+
+        return Surroundings(
+            session=self._settings.session_uid,
+            runtime=self._runtime,
+            config=lambda: self._config,
+            toolbox=self._toolbox,
+            fit=fit,
+            receive=receive,
+            clock=self._clock,
+            metrics=self._metrics,
+            pace=Pace(),
+        )
+
+    async def _keep_ballast(self) -> None:
+        """Make the reserve again whenever there is room for it."""
+        while True:
+            await asyncio.to_thread(self._ballast.hold)
+            await asyncio.sleep(_BALLAST_SECONDS)
 
     def _open(self) -> _Running:
         if self._running is None:
@@ -250,6 +313,9 @@ class Session:
             raise
 
 
+ToolboxOf = Callable[[Session], Toolbox]
+
+
 def prepare(settings: Settings) -> None:
     """Make the two directories of the volume if they are missing. Raises `UnreadableError`."""
     try:
@@ -276,15 +342,18 @@ def _data_key(directory: Path) -> bytes:
 
 def _read(journal: Journal) -> _Opened:
     transcript = Transcript(journal.records(TURN_KINDS))
-    kept = None
-    for record in journal.records((ConfigAccepted.kind,)):
-        kept = ConfigAccepted.model_validate_json(record.payload).config
+    kept, functions = None, {}
+    for record in journal.records((ConfigAccepted.kind, FunctionsSeen.kind)):
+        if record.kind == ConfigAccepted.kind:
+            kept = ConfigAccepted.model_validate_json(record.payload).config
+        else:
+            functions = dict(FunctionsSeen.model_validate_json(record.payload).functions)
     unended = None
     if (turn := transcript.open_turn()) is not None:
-        unended = Open(turn)
+        unended = Open(turn, Steps(turn.turn))
         for record in journal.records(turn=turn.turn):
             unended.apply(record)
-    return _Opened(journal, transcript, kept, unended)
+    return _Opened(journal, transcript, kept, functions, unended)
 
 
 async def _together(*works: Coroutine[Any, Any, None]) -> None:

@@ -27,6 +27,10 @@ class Settings:
     """Directory of `config.json` and the public keys of operator and gateway."""
     credentials: Path = Path("/var/run/tenure/credentials")
     """Directory of the model credentials, `<secret>/<key>`."""
+    exec_socket: Path = Path("/run/tenure/exec/exec.sock")
+    """Where the executor of the workspace container listens."""
+    gateway_token: Path = Path("/var/run/tenure/gateway/token")
+    """File of the token by which the gateway knows this pod."""
     host: str = "0.0.0.0"  # noqa: S104 - operator, gateway and kubelet come from outside; a NetworkPolicy and tokens guard it
     control_port: int = SIDECAR_PORT
     proxy_port: int = MODEL_PROXY_PORT
@@ -53,6 +57,8 @@ def from_environment(env: Mapping[str, str] = os.environ) -> Settings:
         "key": ("TENURE_KEY_DIR", Path),
         "config": ("TENURE_CONFIG_DIR", Path),
         "credentials": ("TENURE_CREDENTIALS_DIR", Path),
+        "exec_socket": ("TENURE_EXEC_SOCKET", Path),
+        "gateway_token": ("TENURE_GATEWAY_TOKEN", Path),
         "host": ("TENURE_HOST", str),
         "control_port": ("TENURE_CONTROL_PORT", int),
         "proxy_port": ("TENURE_PROXY_PORT", int),

@@ -1,75 +1,208 @@
-"""The steps of a turn: its model calls, numbered in the order in which one run of the agent makes them.
+"""The steps of a turn: its model calls and tool calls, numbered in the order in which they were first asked for.
 
-A step that has a result is answered from the journal, so a run after a crash asks the model only for what is new. That
-holds for an agent that is a function of its input; one that makes another request at the same step is told so.
+When the agent is run again from the start of the turn, it asks for the same steps again, those in parallel in any
+order. Each is known by the digest of its content, and one that has a result is answered from the journal. That holds
+for an agent that is a function of its input; one that asks for something else while recorded steps have not been asked
+for again is told so.
 """
 
 import asyncio
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 
-from tenure_api.wire import Usage
+from tenure_api.configuration import Limits
+from tenure_api.tools import Replay
+from tenure_api.wire import ToolCall, Usage
+from tenure_sidecar.answers import NOTHING, Said, said
 from tenure_sidecar.errors import RefusedError
-from tenure_sidecar.journal.records import ModelIntent, ModelResult
-from tenure_sidecar.journal.store import Journal
+from tenure_sidecar.journal.records import (
+    ApprovalAsked,
+    ApprovalDecided,
+    AskedCall,
+    ModelIntent,
+    ModelResult,
+    Round,
+    RoundCall,
+    ToolIntent,
+    ToolResult,
+    WaitBegun,
+)
+from tenure_sidecar.journal.store import Record
 
 
+@dataclass(slots=True, eq=False)
+class ModelStep:
+    """A model call."""
+
+    number: int
+    digest: str
+    result: ModelResult | None = None
+    said: Said = NOTHING
+    asked: bool = False
+    """Whether the present run has asked for it."""
+
+
+@dataclass(slots=True, eq=False)
+class ToolStep:
+    """A tool call."""
+
+    number: int
+    call: AskedCall
+    interrupted: Replay | None = None
+    """The class of a call that a process before this one began and did not settle."""
+    approval_asked: bool = False
+    decision: ApprovalDecided | None = None
+    until: float | None = None
+    """When the wait that it asks for is over, in seconds since the epoch."""
+    result: ToolResult | None = None
+    asked: bool = False
+    """Whether the present run has asked for it."""
+
+    @property
+    def undecided(self) -> bool:
+        """Whether a person must decide on it."""
+        return self.approval_asked and self.decision is None and self.result is None
+
+    @property
+    def waits(self) -> bool:
+        """Whether it waits for a time."""
+        return self.until is not None and self.result is None
+
+
+@dataclass
 class Steps:
-    """The steps of one run of a turn."""
+    """The steps of one turn, over all of its runs."""
 
-    def __init__(self, journal: Journal, turn: str, oldest: int, results: dict[int, ModelResult]) -> None:
-        """`results` are those of earlier runs, by step; it is brought forward here.
+    turn: str
+    limits: Callable[[], Limits] = Limits
+    patience: float = 3.0
+    """Seconds for which a step that is not recorded is held while recorded ones have not been asked for again."""
+    oldest: int = 0
+    """Sequence of the oldest turn in the history of the present run, 0 if there is none."""
+    models: dict[int, ModelStep] = field(default_factory=dict)
+    tools: dict[int, ToolStep] = field(default_factory=dict)
+    failure: tuple[str, str] | None = None
+    """Code and sentence: why the turn cannot go on, whatever the agent makes of it."""
+    last: ModelResult | None = None
+    """The result that was given to the agent last."""
+    abandoned: bool = False
+    """The present run is over; nobody waits for its calls any more."""
+    models_running: int = 0
+    _next: int = 0
+    _handlers: set[asyncio.Task[object]] = field(default_factory=set)
+    _asked: asyncio.Event = field(default_factory=asyncio.Event)
 
-        `oldest` is the sequence of the oldest turn in the history of this run, 0 if there is none.
-        """
-        self._journal = journal
-        self._turn = turn
-        self._oldest = oldest
-        self._results = results
-        self._next = 0
-        self._calls: set[asyncio.Task[object]] = set()
+    def apply(self, record: Record) -> None:
+        """Bring it forward by a record that an earlier process wrote."""
+        number = record.step
+        match record.kind:
+            case ModelIntent.kind:
+                self.models[number] = ModelStep(number, ModelIntent.model_validate_json(record.payload).digest)
+            case ModelResult.kind:
+                self.settled(self.models[number], ModelResult.model_validate_json(record.payload))
+            case ToolIntent.kind:
+                intent = ToolIntent.model_validate_json(record.payload)
+                self._tool(number, intent.call).interrupted = intent.replay
+            case ApprovalAsked.kind:
+                self._tool(number, ApprovalAsked.model_validate_json(record.payload).call).approval_asked = True
+            case ApprovalDecided.kind:
+                self.tools[number].decision = ApprovalDecided.model_validate_json(record.payload)
+            case WaitBegun.kind:
+                begun = WaitBegun.model_validate_json(record.payload)
+                self._tool(number, begun.call).until = begun.until
+            case ToolResult.kind:
+                result = ToolResult.model_validate_json(record.payload)
+                self._tool(number, result.call).result = result
+            case _:
+                return
+        self._next = max(self._next, number + 1)
+
+    def begin_run(self, oldest: int) -> None:
+        """The agent is run from the start of the turn. Model calls without an answer may be asked differently now."""
+        self.oldest = oldest
         self.abandoned = False
-        self.diverged: str | None = None
-        """Why the agent's requests cannot be matched with the recorded ones."""
-        self.last: ModelResult | None = None
-        """The result that was given to the agent last."""
+        self.last = None
+        self.models = {step.number: step for step in self.models.values() if step.result is not None}
+        for step in self._all():
+            step.asked = False
 
-    def next(self, digest: str) -> tuple[int, ModelResult | None]:
-        """The number of a new call, and its result if it has one.
+    # --- the agent asks ---
 
-        Raises `RefusedError` if the recorded call was another one. Where retention has shortened the history between
-        two runs, the request must differ and the recorded result still holds.
+    async def model(self, digest: str) -> ModelStep:
+        """The step of a model call. Raises `RefusedError`.
+
+        Where retention has shortened the history between two runs, the request must differ and the recorded result
+        still holds.
         """
-        if self.diverged is not None:
-            raise RefusedError(409, "determinism_error", self.diverged)
-        step = self._next
-        self._next += 1
-        result = self._results.get(step)
-        if result is not None:
-            if result.digest != digest and result.oldest == self._oldest:
-                self.diverged = f"model call {step} differs from the one recorded before the agent was restarted"
-                raise RefusedError(409, "determinism_error", self.diverged)
-            self.last = result
-        return step, result
+        while True:
+            self._check()
+            waiting = [step for step in self.models.values() if not step.asked]
+            same = (step for step in waiting if step.digest == digest)
+            moved = (step for step in waiting if step.result is not None and step.result.oldest != self.oldest)
+            found = next(same, None) or next(moved, None)
+            if found is not None:
+                self._ask(found)
+                self.last = found.result
+                return found
+            if await self._may_be_new("a model call that differs from the recorded ones"):
+                break
+        self._check_limits()
+        step = ModelStep(self._number(), digest, asked=True)
+        self.models[step.number] = step
+        return step
 
-    async def intend(self, step: int, digest: str, cut_turns: int) -> None:
-        """Record that the model is about to be called. Raises `JournalError`."""
-        intent = ModelIntent(digest=digest, cut_turns=cut_turns)
-        await self._journal.append(self._turn, step, ModelIntent.kind, intent.payload())
+    async def tool(self, wanted: ToolCall, tool: str) -> ToolStep:
+        """The step of a tool call; `tool` is the name of its tool. Raises `RefusedError`."""
+        call = self._call(wanted, tool)
+        while True:
+            self._check()
+            for step in self.tools.values():
+                if step.asked:
+                    continue
+                if step.call.digest == call.digest:
+                    self._ask(step)
+                    return step
+                if step.call.round == call.round is not None and step.call.call_id == call.call_id:
+                    self._diverge(f"call {call.call_id[:64]} of {call.function[:64]} differs from the recorded one")
+            if await self._may_be_new(f"a call of {call.function[:64]} that differs from the recorded ones"):
+                break
+        self._check_limits()
+        step = ToolStep(self._number(), call, asked=True)
+        self.tools[step.number] = step
+        return step
 
-    async def settle(self, step: int, digest: str, cut_turns: int, answer: tuple[int, str, Usage]) -> None:
-        """Record what came of it: status, body and usage. Raises `JournalError`."""
-        status, body, usage = answer
-        result = ModelResult(
-            digest=digest, oldest=self._oldest, cut_turns=cut_turns, status=status, body=body, usage=usage
-        )
-        await self._journal.append(self._turn, step, ModelResult.kind, result.payload())
-        self._results[step] = self.last = result
+    def settled(self, step: ModelStep, result: ModelResult) -> None:
+        """A model call has a result."""
+        step.result = self.last = result
+        step.said = said(result.body) if result.status == 200 else NOTHING
+
+    @contextmanager
+    def handling(self, model: bool) -> Iterator[None]:
+        """While a request of the agent is handled: it ends with the run."""
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - we are in a coroutine
+        self._handlers.add(task)
+        self.models_running += model
+        try:
+            yield
+        finally:
+            self._handlers.discard(task)
+            self.models_running -= model
+
+    def abandon(self) -> None:
+        """The run is over."""
+        self.abandoned = True
+        for handler in self._handlers:
+            handler.cancel()
+
+    # --- what the engine wants to know ---
 
     @property
     def usage(self) -> Usage:
         """The tokens of all calls of the turn."""
-        used = [result.usage for result in self._results.values()]
+        used = [step.result.usage for step in self.models.values() if step.result is not None]
         return Usage(
             input_tokens=sum(usage.input_tokens for usage in used),
             output_tokens=sum(usage.output_tokens for usage in used),
@@ -80,19 +213,95 @@ class Steps:
         """How many turns the agent left out of its last call."""
         return self.last.cut_turns if self.last is not None else 0
 
-    @contextmanager
-    def call(self) -> Iterator[None]:
-        """While a call is in progress: it ends with the run."""
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - we are in a coroutine
-        self._calls.add(task)
-        try:
-            yield
-        finally:
-            self._calls.discard(task)
+    @property
+    def length(self) -> int:
+        """Characters that the settled model calls have said."""
+        return sum(len(step.said.text) for step in self.models.values())
 
-    def abandon(self) -> None:
-        """The run is over; nobody waits for its calls any more."""
-        self.abandoned = True
-        for call in self._calls:
-            call.cancel()
+    @property
+    def unanswered(self) -> bool:
+        """Whether a model call has no result: part of its answer may have been passed on."""
+        return any(step.result is None for step in self.models.values())
+
+    def rounds(self) -> list[Round]:
+        """The answers of the model that asked for calls, with those whose calls are all settled."""
+        by_call = {
+            (step.call.round, step.call.call_id): step.number for step in self.tools.values() if step.result is not None
+        }
+        found = []
+        for step in self.models.values():
+            numbers = [by_call.get((step.number, call.call_id)) for call in step.said.calls]
+            calls = [
+                RoundCall(call_id=call.call_id, step=number)
+                for call, number in zip(step.said.calls, numbers, strict=True)
+                if number is not None
+            ]
+            if calls and len(calls) == len(numbers):
+                found.append(Round(text=step.said.text, calls=calls))
+        return found
+
+    # --- inside ---
+
+    def _all(self) -> Iterator[ModelStep | ToolStep]:
+        yield from self.models.values()
+        yield from self.tools.values()
+
+    def _tool(self, number: int, call: AskedCall) -> ToolStep:
+        return self.tools.setdefault(number, ToolStep(number, call))
+
+    def _number(self) -> int:
+        number = self._next
+        self._next += 1
+        return number
+
+    def _call(self, wanted: ToolCall, tool: str) -> AskedCall:
+        """The call with its place: after the latest answer, of those that this run has had, that asks for it."""
+        answers = [
+            step.number
+            for step in self.models.values()
+            if step.asked and any(call.call_id == wanted.call_id for call in step.said.calls)
+        ]
+        place = answers[-1] if answers else None
+        content = "\0".join((str(place), wanted.call_id, wanted.name, wanted.arguments))
+        return AskedCall(
+            call_id=wanted.call_id,
+            function=wanted.name,
+            tool=tool,
+            arguments=wanted.arguments,
+            digest=hashlib.sha256(content.encode(errors="surrogatepass")).hexdigest(),
+            round=place,
+            offset=sum(len(step.said.text) for step in self.models.values() if step.asked),
+        )
+
+    def _ask(self, step: ModelStep | ToolStep) -> None:
+        step.asked = True
+        self._asked.set()
+
+    def _check(self) -> None:
+        if self.failure is not None:
+            raise RefusedError(409, *self.failure)
+
+    def _check_limits(self) -> None:
+        """Raises `RefusedError` if the turn may have no further step."""
+        limits, used = self.limits(), self.usage
+        if len(self.models) + len(self.tools) >= limits.max_steps:
+            self.failure = "max_steps_reached", f"the turn has had {limits.max_steps} steps, its limit"
+        elif limits.max_tokens is not None and used.input_tokens + used.output_tokens >= limits.max_tokens:
+            self.failure = "max_tokens_reached", f"the turn has used {limits.max_tokens} tokens or more, its limit"
+        self._check()
+
+    async def _may_be_new(self, what: str) -> bool:
+        """Whether all recorded steps have been asked for again. Waits for a change if not, then for another look."""
+        if all(step.asked for step in self._all()):
+            return True
+        self._asked.clear()
+        try:
+            async with asyncio.timeout(self.patience):
+                await self._asked.wait()
+        except TimeoutError:
+            self._diverge(what)
+        return False
+
+    def _diverge(self, what: str) -> None:
+        self.failure = "determinism_error", f"the agent, run again, asks for something else than before: {what}"
+        self._check()

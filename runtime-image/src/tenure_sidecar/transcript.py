@@ -8,22 +8,36 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from tenure_api.wire import Item, ItemPage, Message, Role, Turn, TurnRequest, TurnStatus
+from tenure_api.wire import (
+    Item,
+    ItemPage,
+    Turn,
+    TurnOptions,
+    TurnRequest,
+    TurnStatus,
+    UnknownOutcome,
+)
+from tenure_sidecar import outline
 from tenure_sidecar.clock import moment
-from tenure_sidecar.codec import encode
 from tenure_sidecar.errors import RefusedError
 from tenure_sidecar.journal.records import TurnEnd, TurnStart
 from tenure_sidecar.journal.store import Record
 
 
 def digest_of(request: TurnRequest) -> bytes:
-    """Equal for equal turns; tells a repetition from another turn of the same name."""
-    return hashlib.sha256(request.model_dump_json().encode()).digest()
+    """Equal for equal turns; tells a repetition from another turn of the same name.
+
+    The bytes of files do not count, since they are not kept here; their digests do.
+    """
+    return hashlib.sha256(without_bytes(request).model_dump_json().encode()).digest()
 
 
-def messages_json(messages: Iterable[Message]) -> bytes:
-    """Messages in the form of the chat completions API, joined by commas."""
-    return b",".join(encode({"role": m.role.value, "content": m.text}) for m in messages)
+def without_bytes(request: TurnRequest) -> TurnRequest:
+    """The request as it is recorded: with the names, but without the bytes of its files."""
+    if not request.files:
+        return request
+    files = [file.model_copy(update={"data": ""}) for file in request.files]
+    return request.model_copy(update={"files": files})
 
 
 @dataclass(slots=True)
@@ -49,45 +63,50 @@ class RecordedTurn:
         """Note that it has ended."""
         self.end, self.ended_at = end, at
         if self.completed:
-            said = [*self.start.request.input, Message(role=Role.ASSISTANT, text=end.text)]
-            self.context = messages_json(said)
+            self.context = outline.context(outline.with_files(self.start.request), end.text, end.log, end.rounds)
 
     def items(self) -> list[Item]:
-        """Its messages; none unless it completed."""
+        """Its messages and calls; none unless it completed."""
         if not self.completed:
             return []
-        request = self.start.request.input
         created = moment(self.started_at)
         said = [
             Item(id=f"msg_{self.turn}_{n}", turn=self.turn, role=m.role, text=m.text, created_at=created)
-            for n, m in enumerate(request)
+            for n, m in enumerate(self.start.request.input)
         ]
         return [*said, *self.output()]
 
     def output(self) -> list[Item]:
-        """Its answer; none unless it completed."""
-        if self.end is None or self.ended_at is None or not self.completed:
+        """What came of it: if it completed at least one message, else what was settled before its end."""
+        if self.end is None or self.ended_at is None:
             return []
-        n = len(self.start.request.input)
-        created = moment(self.ended_at)
-        return [
-            Item(id=f"msg_{self.turn}_{n}", turn=self.turn, role=Role.ASSISTANT, text=self.end.text, created_at=created)
-        ]
+        first = len(self.start.request.input)
+        found = outline.items(self.turn, first, self.end.text, self.end.log, self.ended_at)
+        if found or not self.completed:
+            return found
+        return [outline.message_item(self.turn, first, "", self.ended_at)]
+
+    def begun(self) -> Turn:
+        """As the gateway was told of it when it began."""
+        options = TurnOptions.model_validate(self.start.request, from_attributes=True)
+        created = moment(self.started_at)
+        inputs = len(self.start.request.input)
+        return Turn(turn=self.turn, status=TurnStatus.IN_PROGRESS, created_at=created, options=options, inputs=inputs)
 
     def wire(self) -> Turn:
         """As the gateway is told of it."""
-        created = moment(self.started_at)
         if self.end is None:
-            return Turn(turn=self.turn, status=TurnStatus.IN_PROGRESS, created_at=created)
-        return Turn(
-            turn=self.turn,
-            status=self.end.status,
-            created_at=created,
-            output=self.output(),
-            usage=self.end.usage,
-            cut_turns=self.end.cut_turns,
-            finish_reason=self.end.finish_reason,
-            error=self.end.error,
+            return self.begun()
+        return self.begun().model_copy(
+            update={
+                "status": self.end.status,
+                "output": self.output(),
+                "usage": self.end.usage,
+                "cut_turns": self.end.cut_turns,
+                "finish_reason": self.end.finish_reason,
+                "error": self.end.error,
+                "resumptions": sum(entry.resumed for entry in self.end.log),
+            }
         )
 
 
@@ -158,6 +177,12 @@ class Transcript:
     def history(self) -> list[RecordedTurn]:
         """The turns that the model sees."""
         return list(self._completed)
+
+    def unknown(self) -> UnknownOutcome | None:
+        """The latest call of a turn that has ended of which nobody knows whether it took effect."""
+        ended = (turn for turn in reversed(self._turns.values()) if turn.end is not None)
+        found = (outline.unknown_in(turn.turn, turn.end.log) for turn in ended if turn.end is not None)
+        return next((unknown for unknown in found if unknown is not None), None)
 
     def page(self, limit: int, newest_first: bool, after: str | None) -> ItemPage:
         """At most `limit` items, those that come after the item `after` in this order.

@@ -6,115 +6,116 @@ that all clients leave, not that the agent container dies, not that this process
 
 import asyncio
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
-from tenure_api.configuration import SessionConfig
-from tenure_api.wire import Failure, TurnRequest, TurnStatus
-from tenure_sidecar.clock import Clock
-from tenure_sidecar.codec import decode
-from tenure_sidecar.errors import BrokenError, ConnectError, HttpError, JournalError, RefusedError
-from tenure_sidecar.journal.records import Entry, ModelResult, TurnEnd, TurnRun, TurnStart
-from tenure_sidecar.journal.store import Journal, Record
+from tenure_api.configuration import Limits, SessionConfig
+from tenure_api.wire import Approval, CallOutcome, Decision, Suspension, Turn, TurnRequest, UnknownOutcome
+from tenure_sidecar.calls import Calls, Fit
+from tenure_sidecar.clock import Clock, moment
+from tenure_sidecar.errors import JournalError, RefusedError
+from tenure_sidecar.journal.pen import Pen
+from tenure_sidecar.journal.records import TurnStart
 from tenure_sidecar.live import Live, ended
 from tenure_sidecar.metrics import Metrics
-from tenure_sidecar.runtime_client import Answered, RuntimeClient, RuntimeFailedError, request_body
+from tenure_sidecar.outline import approval_id
+from tenure_sidecar.runtime_client import Answered, RuntimeClient, request_body
 from tenure_sidecar.steps import Steps
-from tenure_sidecar.transcript import RecordedTurn, Transcript, digest_of
+from tenure_sidecar.tools.tool import Toolbox
+from tenure_sidecar.transcript import RecordedTurn, Transcript, digest_of, without_bytes
+from tenure_sidecar.workflow import Means, Open, Pace, Underway, Workflow
 
 MOST_WAITING = 8
 """Turns that wait for the running one; more are refused with 409 `session_busy`."""
-MOST_RERUNS = 8
-"""How often a turn is run again after a crash. A turn that kills the agent each time must end some time."""
-RUNTIME_START_SECONDS = 60
-"""How long the agent container may be out of reach."""
-RECOVERY_SECONDS = 600
-"""The same for a turn that was left open: after a restart of the pod the agent's image may have to be pulled first."""
-TURN_SECONDS = 3_600
-"""How long one run of a turn may take."""
 
 log = logging.getLogger(__name__)
 
+Receive = Callable[[TurnRequest], Awaitable[None]]
+"""Puts the files of a request into the workspace. Raises `RefusedError`."""
+
 
 @dataclass(frozen=True)
-class Pace:
-    """Waiting times in seconds, so that tests need not wait."""
+class Surroundings:
+    """What the turns of a session work with. `session` is its UID."""
 
-    first: float = 0.05
-    longest: float = 1.0
-    runtime_start: float = RUNTIME_START_SECONDS
-    recovery: float = RECOVERY_SECONDS
-    turn: float = TURN_SECONDS
-
-
-@dataclass
-class Open:
-    """What the journal holds of a turn that has not ended."""
-
-    turn: RecordedTurn
-    results: dict[int, ModelResult] = field(default_factory=dict)
-    reruns: int = 0
-
-    def apply(self, record: Record) -> None:
-        """Bring it forward by a record of the turn."""
-        if record.kind == ModelResult.kind:
-            self.results[record.step] = ModelResult.model_validate_json(record.payload)
-        elif record.kind == TurnRun.kind:
-            self.reruns = record.step
+    session: str
+    runtime: RuntimeClient
+    config: Callable[[], SessionConfig | None]
+    toolbox: Toolbox
+    fit: Fit
+    receive: Receive
+    clock: Clock
+    metrics: Metrics
+    pace: Pace
 
 
 class Turns:
     """The turns of one session."""
 
-    def __init__(
-        self,
-        journal: Journal,
-        transcript: Transcript,
-        runtime: RuntimeClient,
-        config: Callable[[], SessionConfig | None],
-        clock: Clock,
-        metrics: Metrics,
-        unended: Open | None = None,
-        pace: Pace = Pace(),
-    ) -> None:
+    def __init__(self, pen: Pen, transcript: Transcript, around: Surroundings, unended: Open | None = None) -> None:
         """`unended` is the turn that the process before left open; `run` brings it to its end first."""
-        self._journal = journal
+        self._pen = pen
         self._transcript = transcript
-        self._runtime = runtime
-        self._config = config
-        self._clock = clock
-        self._metrics = metrics
-        self._pace = pace
+        self._around = around
         self._live: dict[str, Live] = {}
         self._waiting: asyncio.Queue[Live] = asyncio.Queue()
-        self._active: str | None = None
+        self._workflow: Workflow | None = None
         self._idle = asyncio.Event()
         self._idle.set()
         self._closing = False
-        self.steps: Steps | None = None
-        """The model calls of the run that is going on."""
         self._unended = unended
         if unended is not None:
-            self._active = unended.turn.turn
-            live = self._live[unended.turn.turn] = Live(unended.turn.start.request, unended.turn.digest)
-            live.begin(unended.turn.wire())
+            self._workflow = self._begin(unended, Live(unended.turn.start.request, unended.turn.digest))
+
+    # --- what others ask of it -----------------------------------------------------------------------------------
 
     @property
     def active(self) -> str | None:
-        """The turn that is running."""
-        return self._active
+        """The turn that is running; one that waits for a person or a time is not."""
+        workflow = self._workflow
+        return workflow.turn if workflow is not None and not workflow.interruptible.is_set() else None
+
+    @property
+    def running(self) -> Underway | None:
+        """What the agent that is running may ask for."""
+        workflow = self._workflow
+        return (
+            Underway(workflow.steps, workflow.calls, self._pen) if workflow is not None and workflow.running else None
+        )
+
+    def suspension(self) -> Suspension | None:
+        """What the present turn waits for."""
+        workflow = self._workflow
+        pending = workflow.calls.pending() if workflow is not None else []
+        if workflow is None or not pending:
+            return None
+        asked = [step for step in pending if step.undecided]
+        times = [step.until for step in pending if step.until is not None]
+        return Suspension(
+            turn=workflow.turn,
+            approvals=[
+                Approval(id=approval_id(workflow.turn, s.number), tool=s.call.tool, function=s.call.function)
+                for s in asked
+            ],
+            until=moment(min(times)) if times and not asked else None,
+        )
+
+    def unknown(self) -> UnknownOutcome | None:
+        """The latest call of which nobody knows whether it took effect."""
+        recent = self._workflow.unknown() if self._workflow is not None else None
+        return recent or self._transcript.unknown()
 
     def submit(self, request: TurnRequest) -> Live:
         """Take a turn, or find it if it was taken before. Raises `RefusedError`."""
         digest = digest_of(request)
-        known = self._known(request, digest)
+        known = self.find(request.turn)
         if known is not None:
             if known.digest != digest:
                 raise RefusedError(409, "turn_conflict", f"turn {request.turn} was taken with other content")
             return known
         if self._closing:
             raise RefusedError(503, "shutting_down", "the session is being moved; send the turn again")
+        self._check_approvals()
         self._check_previous(request, self._newest())
         if self._waiting.qsize() >= MOST_WAITING:
             raise RefusedError(409, "session_busy", f"{MOST_WAITING} turns already wait in this session; try later")
@@ -122,34 +123,68 @@ class Turns:
         self._waiting.put_nowait(live)
         return live
 
+    def find(self, turn: str) -> Live | None:
+        """A turn that was taken, whether it waits, runs or has ended."""
+        live = self._live.get(turn)
+        recorded = self._transcript.get(turn)
+        if live is None and recorded is not None and recorded.end is not None:
+            end = recorded.end
+            request = recorded.start.request
+            return ended(request, recorded.digest, recorded.begun(), recorded.wire(), (end.text, end.log))
+        return live
+
+    async def decide(self, turn: str, decisions: list[Decision], by: str) -> Turn:
+        """Take what a person decided on calls of a turn; done when it is on disk. Raises `RefusedError`."""
+        workflow = self._workflow
+        if workflow is None or workflow.turn != turn:
+            return self._decided_before(turn, decisions)
+        found = [(workflow.calls.find(decision.approval), decision) for decision in decisions]
+        for step, decision in found:
+            if step is None:
+                raise _no_approval(decision)
+        for step, decision in found:
+            if step is not None:
+                await workflow.calls.decide(step, decision, by)
+        live = self._live[turn]
+        if not any(step.undecided for step in workflow.calls.pending()):
+            await live.moving()
+        return live.state()
+
+    async def cancel(self, turn: str) -> Turn | None:
+        """End a turn, if it has not ended by itself; None if it is not known."""
+        if self._workflow is not None and self._workflow.turn == turn:
+            self._workflow.cancel()
+            return await self._live[turn].outcome()
+        found = self.find(turn)
+        return found.state() if found is not None and found.is_begun else None
+
+    # --- its life ------------------------------------------------------------------------------------------------
+
     async def run(self) -> None:
         """Complete the turn that was left open, then take what comes; until cancelled."""
         unended, self._unended = self._unended, None
-        if unended is not None:
+        if unended is not None and self._workflow is not None:
             log.info("turn %s was under way when the process before ended; it goes on", unended.turn.turn)
-            await self._complete(unended, self._live[unended.turn.turn], again=True)
+            await self._complete(unended.turn, self._workflow, again=True)
         while True:
             live = await self._waiting.get()
             await self._take(live)
 
     async def close(self, seconds: float) -> None:
-        """Take nothing more, and give the running turn this long to end."""
+        """Take nothing more, and give the running turn this long to end or to come to where it waits."""
         self._closing = True
-        while not self._waiting.empty():
-            live = self._waiting.get_nowait()
-            live.refuse(RefusedError(503, "shutting_down", "the session is being moved; send the turn again"))
-        try:
-            async with asyncio.timeout(seconds):
-                await self._idle.wait()
-        except TimeoutError:
-            log.info("turn %s is still under way; it goes on after the next start", self._active)
+        self._refuse_waiting(RefusedError(503, "shutting_down", "the session is being moved; send the turn again"))
+        waits = [asyncio.ensure_future(self._idle.wait())]
+        if self._workflow is not None:
+            waits.append(asyncio.ensure_future(self._workflow.interruptible.wait()))
+        _, late = await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        for wait in late:
+            wait.cancel()
+        if self._workflow is not None:
+            log.info("turn %s is still under way; it goes on after the next start", self._workflow.turn)
+            await self._workflow.calls.stop()
 
-    def _known(self, request: TurnRequest, digest: bytes) -> Live | None:
-        live = self._live.get(request.turn)
-        recorded = self._transcript.get(request.turn)
-        if live is None and recorded is not None:
-            return ended(recorded.start.request, recorded.digest, recorded.wire())
-        return live
+    # --- inside --------------------------------------------------------------------------------------------------
 
     def _newest(self) -> str | None:
         """The turn that a new one will follow, if those before it complete."""
@@ -163,17 +198,43 @@ class Turns:
                 f"turn {request.previous_turn} is not the last turn of this session that completed",
             )
 
+    def _check_approvals(self) -> None:
+        suspension = self.suspension()
+        if suspension is not None and suspension.approvals:
+            names = ", ".join(approval.id for approval in suspension.approvals)
+            raise RefusedError(409, "approval_pending", f"turn {suspension.turn} waits for a decision on {names}")
+
+    def _decided_before(self, turn: str, decisions: list[Decision]) -> Turn:
+        """The turn, which has ended, if these are the decisions that it was given."""
+        recorded = self._transcript.get(turn)
+        if recorded is None or recorded.end is None:
+            raise RefusedError(404, "turn_not_found", "there is no such turn in this session")
+        outcomes = {e.call.approval: e.call.outcome for e in recorded.end.log if e.call is not None}
+        for decision in decisions:
+            if decision.approval not in outcomes:
+                raise _no_approval(decision)
+            if decision.approve is (outcomes[decision.approval] is CallOutcome.REFUSED):
+                raise RefusedError(409, "already_decided", f"call {decision.approval} was decided otherwise before")
+        return recorded.wire()
+
+    def _refuse_waiting(self, error: RefusedError) -> None:
+        while not self._waiting.empty():
+            live = self._waiting.get_nowait()
+            self._live.pop(live.request.turn, None)
+            live.refuse(error)
+
     async def _take(self, live: Live) -> None:
         request = live.request
         try:
             if live.unheard:
                 raise RefusedError(409, "abandoned", "nobody waits for this turn any more")
             self._check_previous(request, self._transcript.last_completed())
-            config = self._config()
+            config = self._around.config()
             if config is None:
                 raise RefusedError(503, "not_configured", "the session has no configuration yet")
-            start = TurnStart(request=request, agent=config.agent, instructions=config.instructions)
-            record = await self._journal.append(request.turn, 0, TurnStart.kind, start.payload())
+            await self._around.receive(request)
+            start = TurnStart(request=without_bytes(request), agent=config.agent, instructions=config.instructions)
+            record = await self._pen.once(request.turn, 0, start)
         except RefusedError as error:
             self._live.pop(request.turn)
             live.refuse(error)
@@ -183,120 +244,61 @@ class Turns:
             live.refuse(RefusedError(503, "journal_unavailable", str(error)))
             return
         recorded = self._transcript.begin(record, start, live.digest)
-        live.begin(recorded.wire())
-        await self._complete(Open(recorded), live, again=False)
+        workflow = self._begin(Open(recorded, Steps(request.turn)), live)
+        await self._complete(recorded, workflow, again=False)
 
-    async def _complete(self, unended: Open, live: Live, again: bool) -> None:
-        """Run a turn that is recorded until it ends, and record that."""
-        turn = unended.turn
-        self._active = turn.turn
+    def _limits(self) -> Limits:
+        config = self._around.config()
+        return config.limits if config is not None else Limits()
+
+    def _begin(self, unended: Open, live: Live) -> Workflow:
+        """The turn is under way from now on."""
+        turn, around = unended.turn, self._around
+        unended.steps.limits, unended.steps.patience = self._limits, around.pace.diverged
+        self._live[turn.turn] = live
+        live.begin(turn.begun(), unended.text, unended.log)
+        calls = Calls(around.session, unended.steps, self._pen, around.toolbox, around.fit, around.clock, live.enter)
+
+        async def run(on_text: Callable[[str], None]) -> Answered:
+            return await around.runtime.run(await self._asked(turn, unended.steps), on_text)
+
         self._idle.clear()
+        pending = RefusedError(409, "approval_pending", f"turn {turn.turn} waits for a decision")
+        means = Means(
+            self._pen,
+            around.clock,
+            run,
+            around.runtime.reach,
+            around.pace,
+            around.metrics.turn_rerun,
+            lambda: self._refuse_waiting(pending),
+        )
+        return Workflow(unended, live, calls, means)
+
+    async def _asked(self, turn: RecordedTurn, steps: Steps) -> bytes:
+        """What the agent is asked in a run that begins now."""
+        await self._around.toolbox.ready()
+        history = self._transcript.history()
+        steps.begin_run(history[0].sequence if history else 0)
+        functions = [function.definition for function in self._around.toolbox.functions()]
+        start = turn.start
+        return request_body(start.agent, start.instructions, [t.context for t in history], start.request, functions)
+
+    async def _complete(self, turn: RecordedTurn, workflow: Workflow, again: bool) -> None:
+        """Run a turn that is recorded until it ends, and record that."""
+        self._workflow = workflow
+        live = self._live[turn.turn]
         try:
-            end = await self._answer(unended, live, again)
-            self._transcript.finish(await self._record(turn.turn, 0, end), end)
+            end = await workflow.complete(again)
+            self._transcript.finish(await self._pen.write(turn.turn, 0, end), end)
         finally:
-            self._active = None
+            self._workflow = None
             self._idle.set()
             self._live.pop(turn.turn, None)
-        self._metrics.turn_ended(end.status, self._clock.now() - turn.started_at)
+        around = self._around
+        around.metrics.turn_ended(end.status, around.clock.now() - turn.started_at)
         live.end(turn.wire())
 
-    async def _record(self, turn: str, step: int, entry: Entry) -> Record:
-        """Record what must be recorded before anything else can happen: a full volume can be mended."""
-        while True:
-            try:
-                return await self._journal.append(turn, step, entry.kind, entry.payload())
-            except JournalError:
-                if self._journal.broken:
-                    raise
-                log.warning("%s of turn %s cannot be written yet", entry.kind, turn)
-                await asyncio.sleep(self._pace.longest)
 
-    async def _answer(self, unended: Open, live: Live, again: bool) -> TurnEnd:
-        """Run the agent until it gives an answer or there is no hope of one."""
-        patience = self._pace.recovery if again else self._pace.runtime_start
-        delay, waited, crash = self._pace.first, 0.0, ""
-        while True:
-            try:
-                if again:
-                    await self._runtime.reach()
-                    if unended.reruns >= MOST_RERUNS:
-                        return _failed(
-                            "turn_crashed", f"the agent crashed {MOST_RERUNS + 1} times on it. {crash}".strip()
-                        )
-                    await self._note_rerun(unended)
-                    live.restart()
-                    again = False
-                return await self._run_once(unended, live)
-            except ConnectError as error:
-                if waited >= patience:
-                    return _failed("runtime_unreachable", f"the agent container cannot be reached: {error}")
-                self._give_up_draining()
-                await asyncio.sleep(delay)
-                waited, delay = waited + delay, min(2 * delay, self._pace.longest)
-            except BrokenError as error:
-                log.warning("the agent container died on turn %s: %s", unended.turn.turn, error)
-                self._give_up_draining()
-                again, crash, delay, waited = True, str(error), self._pace.first, 0.0
-                await asyncio.sleep(delay)
-
-    def _give_up_draining(self) -> None:
-        """At the end of a pod its agent container ends first: then there is nothing to wait for."""
-        if self._closing:
-            self._idle.set()
-
-    async def _note_rerun(self, unended: Open) -> None:
-        unended.reruns += 1
-        self._metrics.turn_rerun()
-        await self._record(unended.turn.turn, unended.reruns, TurnRun())
-
-    async def _run_once(self, unended: Open, live: Live) -> TurnEnd:
-        """One run of the agent. Raises `ConnectError` and `BrokenError`."""
-        start, history = unended.turn.start, self._transcript.history()
-        oldest = history[0].sequence if history else 0
-        body = request_body(start.agent, start.instructions, [turn.context for turn in history], start.request)
-        steps = self.steps = Steps(self._journal, unended.turn.turn, oldest, unended.results)
-        try:
-            async with asyncio.timeout(self._pace.turn):
-                answered = await self._runtime.run(body, live.text)
-        except TimeoutError:
-            return _failed("runtime_timeout", f"the agent gave no answer within {self._pace.turn:.0f} s", steps)
-        except (ConnectError, BrokenError):
-            raise
-        except RuntimeFailedError as failure:
-            return _failed(failure.code, failure.message, steps)
-        except HttpError as error:
-            return _failed("runtime_invalid_response", f"the agent container: {error}", steps)
-        finally:
-            self.steps = None
-            steps.abandon()
-        return _completed(answered, steps)
-
-
-def _completed(answered: Answered, steps: Steps) -> TurnEnd:
-    if steps.diverged is not None:
-        return _failed("determinism_error", steps.diverged, steps)
-    return TurnEnd(
-        status=TurnStatus.COMPLETED,
-        text=answered.text,
-        finish_reason="length" if answered.finish_reason == "length" else "stop",
-        usage=steps.usage,
-        cut_turns=steps.cut_turns,
-    )
-
-
-def _failed(code: str, message: str, steps: Steps | None = None) -> TurnEnd:
-    """A failed turn. What the model proxy knows of the cause goes before what the agent makes of it."""
-    if steps is None:
-        return TurnEnd(status=TurnStatus.FAILED, error=Failure(code=code, message=message))
-    if steps.diverged is not None:
-        code, message = "determinism_error", steps.diverged
-    elif steps.last is not None and steps.last.status != 200:
-        error: dict[str, Any] = decode(steps.last.body.encode())["error"]
-        code, message = error["code"], error["message"]
-    return TurnEnd(
-        status=TurnStatus.FAILED,
-        usage=steps.usage,
-        cut_turns=steps.cut_turns,
-        error=Failure(code=code, message=message),
-    )
+def _no_approval(decision: Decision) -> RefusedError:
+    return RefusedError(404, "approval_not_found", f"there is no call {decision.approval[:64]!r} to decide on")

@@ -50,7 +50,7 @@ async def running(world: World) -> AsyncIterator[None]:
     over = asyncio.Event()
     agent, world.agent = world.agent, Scripted(streams(chunk("done", "stop"), then=over))
     asked = asyncio.create_task(world.send(a_turn()))
-    await until(lambda: world.session.steps)
+    await until(lambda: world.session.underway)
     try:
         yield
     finally:
@@ -228,9 +228,9 @@ async def test_the_end_of_an_answer_is_held_back_until_its_result_is_on_disk(wor
 async def test_usage_that_the_agent_did_not_ask_for_is_metered_and_not_passed_on(world: World) -> None:
     async with running(world):
         answer = await world.ask({**ASK, "stream": True})
-        steps = world.session.steps
-        assert steps is not None
-        assert (steps.usage.input_tokens, steps.usage.output_tokens) == (3, 2)
+        underway = world.session.underway
+        assert underway is not None
+        assert (underway.steps.usage.input_tokens, underway.steps.usage.output_tokens) == (3, 2)
     assert "usage" not in answer.text
 
 
@@ -259,8 +259,8 @@ async def test_responses_are_passed_on_and_journalled(world: World) -> None:
     async with running(world):
         answer = await world.ask({"input": "hi", "stream": True}, path="/responses")
         again = await world.ask({"input": "ho"}, path="/responses")
-        assert world.session.steps is not None
-        assert world.session.steps.usage.input_tokens == 14
+        assert world.session.underway is not None
+        assert world.session.underway.steps.usage.input_tokens == 14
     assert answer.content == b"".join(sent)
     assert again.json() == response
     assert world.model.paths == ["/v1/responses", "/v1/responses"]

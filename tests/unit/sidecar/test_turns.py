@@ -8,7 +8,8 @@ import pytest
 
 from tenure_sidecar.errors import UnreadableError
 from tenure_sidecar.journal.store import Record
-from tenure_sidecar.turns import MOST_RERUNS, MOST_WAITING, Pace
+from tenure_sidecar.turns import MOST_WAITING
+from tenure_sidecar.workflow import MOST_RERUNS
 from unit.sidecar.support import a_policy, a_turn, serving, turn_id, until
 from unit.sidecar.world import DONE, Json, Scripted, World, a_world, answers, chunk, says, streams, text_of, whole
 
@@ -181,7 +182,7 @@ async def test_an_agent_that_dies_is_run_again_and_the_client_is_told(world: Wor
     world.model.now(says("one two", asyncio.Event()), says("three four"))
     world.container.die_after = [1]
     events = await world.turn()
-    assert "restarted" in [event["type"] for event in events]
+    assert [event["type"] for event in events if event["type"] != "delta"] == ["started", "attempt", "ended"]
     assert text_of(events) == "three four"
     assert len(world.container.requests) == 2
 
@@ -349,7 +350,7 @@ async def test_a_full_volume_holds_a_turn_up_and_does_not_lose_it(world: World) 
         return await append(turn, step, kind, payload)
 
     journal.append = failing  # type: ignore[method-assign]
-    world.session.turns._pace = Pace(longest=0.01)
+    world.session.turns._pen._seconds = 0.01
     assert (await world.turn())[-1]["turn"]["status"] == "completed"
     assert failures == []
 

@@ -20,6 +20,7 @@ from tenure_sidecar.http_client import Client
 from tenure_sidecar.main import build
 from tenure_sidecar.settings import Settings
 from unit.sidecar.support import KEY, SESSION, a_config, a_route, a_turn, hosting, serving, until
+from unit.sidecar.toolbox import FakeTools
 
 POD_TOKEN = "token-of-this-pod"
 CREDENTIAL = "sk-a-real-secret"
@@ -174,6 +175,7 @@ class World:
         self.directory = directory
         self.model = Scripted(says("Hello there friend"))
         self.agent: Agent | Scripted = Agent()
+        self.tools = FakeTools()
         self.config: SessionConfig
         self.settings: Settings
         self.model_port = self.agent_port = self.proxy_port = self.metrics_port = 0
@@ -207,7 +209,7 @@ class World:
             runtime_port=self.agent_port,
         )
         client = Client()
-        self.session, doors, sockets = build(self.settings, client)
+        self.session, doors, sockets = build(self.settings, client, lambda _: self.tools)
         control, self.proxy_port, self.metrics_port = (listener.getsockname()[1] for listener in sockets)
         if isinstance(self.agent, Agent):
             self.agent.proxy_port = self.proxy_port
@@ -286,8 +288,8 @@ def text_of(events: list[Json]) -> str:
     """What a client has after all events."""
     text = ""
     for event in events:
-        if event["type"] == "restarted":
-            text = ""
+        if event["type"] == "attempt":
+            text = text[: event["offset"]]
         text += event.get("text", "")
     return text
 

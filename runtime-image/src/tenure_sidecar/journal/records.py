@@ -2,9 +2,12 @@
 
 from typing import ClassVar
 
+from pydantic import Field
+
 from tenure_api.configuration import SessionConfig
 from tenure_api.messages import Wire
-from tenure_api.wire import Failure, TurnRequest, TurnStatus, Usage
+from tenure_api.tools import Replay
+from tenure_api.wire import Approval, Call, CallOutcome, Failure, TurnRequest, TurnStatus, Usage
 
 
 class Entry(Wire):
@@ -28,9 +31,28 @@ class TurnStart(Entry):
 
 
 class TurnRun(Entry):
-    """The turn is run again; the step of the record counts the runs, from 1."""
+    """The turn is run again after a crash; the step of the record counts these runs, from 1."""
 
     kind = "turn.run"
+    void_from: int | None = None
+    """Characters of the answer before the part that was streamed and is void, if some was or may have been."""
+
+
+class TurnSuspended(Entry):
+    """The turn waits for decisions or for a time; the step of the record counts the suspensions, from 1."""
+
+    kind = "turn.suspended"
+    text: str = ""
+    """The answer so far."""
+    usage: Usage = Usage()
+    approvals: bool = False
+    """Whether it waits for decisions."""
+
+
+class TurnResumed(Entry):
+    """The turn goes on after the suspension of the same step."""
+
+    kind = "turn.resumed"
 
 
 class ModelIntent(Entry):
@@ -57,12 +79,103 @@ class ModelResult(Entry):
     usage: Usage = Usage()
 
 
+class AskedCall(Wire):
+    """A call as the agent asked for it."""
+
+    call_id: str
+    function: str
+    tool: str
+    """Name of the tool in the agent's spec; empty if there is no such function."""
+    arguments: str
+    digest: str
+    round: int | None = None
+    """Step of the model call whose answer has this call; None if the agent made it up."""
+    offset: int = 0
+    """Characters of the answer before it."""
+
+
+class ToolIntent(Entry):
+    """A tool is about to be called."""
+
+    kind = "tool.intent"
+    call: AskedCall
+    replay: Replay
+
+
+class ApprovalAsked(Entry):
+    """A call needs a person's approval. Comes before the intent."""
+
+    kind = "approval.asked"
+    call: AskedCall
+
+
+class ApprovalDecided(Entry):
+    """What the person decided."""
+
+    kind = "approval.decided"
+    approve: bool
+    by: str
+    """User name of the caller."""
+    reason: str = ""
+
+
+class WaitBegun(Entry):
+    """The model waits for a time."""
+
+    kind = "wait.begun"
+    call: AskedCall
+    until: float
+    """Seconds since the epoch."""
+
+
+class ToolResult(Entry):
+    """What came of a call. Holds the call too, so that it alone tells of a call that needed no intent."""
+
+    kind = "tool.result"
+    call: AskedCall
+    output: str
+    outcome: CallOutcome
+
+
+class LogEntry(Wire):
+    """Something that stands between two parts of an answer's text; exactly one of the fields after `step` is set."""
+
+    offset: int
+    """Characters of the answer before it."""
+    at: float
+    """Seconds since the epoch."""
+    step: int = 0
+    call: Call | None = None
+    approval: Approval | None = None
+    attempt: int | None = None
+    """The text after `offset` that was streamed before is void; counts from 1."""
+    suspended: Usage | None = None
+    """The turn waited for decisions, having used this much."""
+    resumed: bool = False
+
+
+class RoundCall(Wire):
+    """A call of a round: its id for the model, and its step."""
+
+    call_id: str
+    step: int
+
+
+class Round(Wire):
+    """An answer of the model that asked for calls, all of which are settled."""
+
+    text: str = ""
+    calls: list[RoundCall]
+
+
 class TurnEnd(Entry):
-    """A turn has ended."""
+    """A turn has ended. Tells all of it but its beginning, so that history needs no other records."""
 
     kind = "turn.end"
     status: TurnStatus
     text: str = ""
+    log: list[LogEntry] = Field(default_factory=list)
+    rounds: list[Round] = Field(default_factory=list)
     finish_reason: str | None = None
     usage: Usage = Usage()
     cut_turns: int = 0
@@ -74,6 +187,13 @@ class ConfigAccepted(Entry):
 
     kind = "config"
     config: SessionConfig
+
+
+class FunctionsSeen(Entry):
+    """The functions of tools as they were last told, by tool, for a start at which a tool cannot be asked."""
+
+    kind = "functions"
+    functions: dict[str, str]
 
 
 TURN_KINDS = (TurnStart.kind, TurnEnd.kind)

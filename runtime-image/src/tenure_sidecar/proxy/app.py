@@ -9,16 +9,19 @@ import hashlib
 import hmac
 import json
 import logging
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
+from contextlib import contextmanager
 from typing import Any
 
+from pydantic import ValidationError
+
 from tenure_api.configuration import SessionConfig
-from tenure_api.wire import CUT_HEADER, Usage
+from tenure_api.wire import CUT_HEADER, ToolCall, Usage
 from tenure_sidecar import asgi
 from tenure_sidecar.asgi import Receive, Scope, Send
 from tenure_sidecar.codec import decode, encode
 from tenure_sidecar.errors import JournalError, RefusedError
-from tenure_sidecar.journal.records import ModelResult
+from tenure_sidecar.journal.records import ModelIntent, ModelResult
 from tenure_sidecar.metrics import Metrics
 from tenure_sidecar.proxy.chat import ChatCompletions
 from tenure_sidecar.proxy.dialect import Dialect, Json, Progress
@@ -26,15 +29,18 @@ from tenure_sidecar.proxy.failure import ModelFailedError, invalid
 from tenure_sidecar.proxy.responses import Responses
 from tenure_sidecar.proxy.upstream import Answer, Upstream
 from tenure_sidecar.sse import Event
-from tenure_sidecar.steps import Steps
+from tenure_sidecar.steps import ModelStep, Steps
+from tenure_sidecar.workflow import Underway
 
 REQUEST_LIMIT = 32 * 1024 * 1024
 """Most bytes of a request: several times what the largest context window holds."""
-_HOW_NOT_WHAT = ("stream", "stream_options")
-"""Fields that say how an answer is sent, not what is asked."""
+_HOW_NOT_WHAT = ("stream", "stream_options", "tools")
+"""Fields that say how an answer is sent or what may be called, not what is asked: a tool that changes between two runs
+does not make a recorded answer void."""
 
 log = logging.getLogger(__name__)
 
+_TOOLS = "/v1/tools/call"
 _DIALECTS: dict[str, tuple[str, Dialect]] = {
     "/v1/chat/completions": ("ChatCompletions", ChatCompletions()),
     "/v1/responses": ("Responses", Responses()),
@@ -48,24 +54,48 @@ def digest_of(request: Json) -> str:
 
 
 class _Call:
-    """One call of the agent, and the step that it is."""
+    """One model call of the agent, and the step that it is."""
 
-    def __init__(self, steps: Steps, dialect: Dialect, request: Json, cut_turns: int) -> None:
-        self.steps = steps
+    def __init__(self, underway: Underway, dialect: Dialect, request: Json, cut_turns: int) -> None:
+        self.steps = underway.steps
         self.dialect = dialect
         self.request = request
-        self.cut_turns = cut_turns
-        self.digest = digest_of(request)
-        self.step, self.recorded = steps.next(self.digest)
+        self._pen = underway.pen
+        self._cut_turns = cut_turns
+        self._digest = digest_of(request)
+        self._step: ModelStep | None = None
 
     @property
     def streamed(self) -> bool:
         """Whether the agent wants a stream."""
         return bool(self.request.get("stream"))
 
+    async def recorded(self) -> ModelResult | None:
+        """The result, if the journal has it. Raises `RefusedError`."""
+        self._step = await self.steps.model(self._digest)
+        return self._step.result
+
+    async def intend(self) -> None:
+        """Record that the model is about to be called. Raises `JournalError`."""
+        await self._write(ModelIntent(digest=self._digest, cut_turns=self._cut_turns))
+
     async def settle(self, status: int, body: str, usage: Usage) -> None:
-        """Record the result."""
-        await self.steps.settle(self.step, self.digest, self.cut_turns, (status, body, usage))
+        """Record the result. Raises `JournalError`."""
+        result = ModelResult(
+            digest=self._digest,
+            oldest=self.steps.oldest,
+            cut_turns=self._cut_turns,
+            status=status,
+            body=body,
+            usage=usage,
+        )
+        await self._write(result)
+        assert self._step is not None  # noqa: S101 - its intent is recorded
+        self.steps.settled(self._step, result)
+
+    async def _write(self, entry: ModelIntent | ModelResult) -> None:
+        assert self._step is not None  # noqa: S101 - `recorded` was asked first
+        await self._pen.once(self.steps.turn, self._step.number, entry)
 
 
 class ModelProxy:
@@ -75,14 +105,14 @@ class ModelProxy:
         self,
         pod_token: Callable[[], str | None],
         config: Callable[[], SessionConfig | None],
-        steps: Callable[[], Steps | None],
+        underway: Callable[[], Underway | None],
         upstream: Upstream,
         metrics: Metrics,
     ) -> None:
-        """`steps` are those of the running turn."""
+        """`underway` is the turn whose agent is running."""
         self._pod_token = pod_token
         self._config = config
-        self._steps = steps
+        self._underway = underway
         self._upstream = upstream
         self._metrics = metrics
 
@@ -117,23 +147,48 @@ class ModelProxy:
         if method == "GET" and path == "/v1/models":
             await asgi.respond(send, 200, _models(config))
             return
-        if method != "POST" or path not in _DIALECTS:
+        if method != "POST" or (path not in _DIALECTS and path != _TOOLS):
             raise RefusedError(404, "not_found", f"the model proxy has no {method} {path[:200]}")
+        if path == _TOOLS:
+            await self._call_tool(await asgi.read_body(receive, REQUEST_LIMIT), send)
+            return
         api, dialect = _DIALECTS[path]
         if api != config.model.api:
             raise RefusedError(404, "wrong_api", f"the model of this agent speaks {config.model.api}, not {api}")
         request = _parsed(await asgi.read_body(receive, REQUEST_LIMIT))
-        steps = self._steps()
-        if steps is None:
-            raise RefusedError(409, "no_turn", "no turn is running; the model can be called only to answer one")
-        call = _Call(steps, dialect, request, _cut_turns(scope))
-        if call.recorded is not None:
-            self._metrics.replayed()
-            await _replay(call, call.recorded, send)
-            return
-        with steps.call():
-            try:
+        call = _Call(self._running(), dialect, request, _cut_turns(scope))
+        with self._handling(call.steps, model=True):
+            recorded = await call.recorded()
+            if recorded is not None:
+                self._metrics.replayed()
+                await _replay(call, recorded, send)
+            else:
                 await self._ask(call, config, send)
+
+    async def _call_tool(self, body: bytes, send: Send) -> None:
+        try:
+            wanted = ToolCall.model_validate_json(body)
+        except ValidationError as error:
+            first = error.errors(include_input=False, include_url=False, include_context=False)[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise RefusedError(400, "invalid_tool_call", f"{where}: {first['msg']}") from None
+        underway = self._running()
+        with self._handling(underway.steps, model=False):
+            answer = await underway.calls.answer(wanted)
+            await asgi.respond(send, 200, answer.model_dump_json(by_alias=True).encode())
+
+    def _running(self) -> Underway:
+        underway = self._underway()
+        if underway is None:
+            raise RefusedError(409, "no_turn", "no turn is running; model and tools can be called only to answer one")
+        return underway
+
+    @contextmanager
+    def _handling(self, steps: Steps, model: bool) -> Iterator[None]:
+        """While a request is handled that ends with the run of the agent. Raises `Gone` when that has happened."""
+        with steps.handling(model):
+            try:
+                yield
             except asyncio.CancelledError:
                 task = asyncio.current_task()
                 if not steps.abandoned or task is None or not task.uncancel() == 0:
@@ -147,7 +202,7 @@ class ModelProxy:
             raise RefusedError(401, "invalid_api_key", "use the OPENAI_API_KEY that the agent container was given")
 
     async def _ask(self, call: _Call, config: SessionConfig, send: Send) -> None:
-        await call.steps.intend(call.step, call.digest, call.cut_turns)
+        await call.intend()
         try:
             answer = await self._upstream.open(config.model, call.dialect, call.request)
         except ModelFailedError as failure:

@@ -1,0 +1,37 @@
+"""Writes what must be written before anything else can happen."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from tenure_sidecar.errors import JournalError
+from tenure_sidecar.journal.records import Entry
+from tenure_sidecar.journal.store import Journal, Record
+
+log = logging.getLogger(__name__)
+
+
+class Pen:
+    """Writes records of turns, as often as it takes: a full volume can be mended."""
+
+    def __init__(self, journal: Journal, seconds: float, make_room: Callable[[], bool] = lambda: False) -> None:
+        """`seconds` pass between two attempts; `make_room` gives up a reserve, and says if there was one."""
+        self._journal = journal
+        self._seconds = seconds
+        self._make_room = make_room
+
+    async def write(self, turn: str, step: int, entry: Entry) -> Record:
+        """Write a record; done when it is on disk. Raises `JournalError` only if the journal is broken."""
+        while True:
+            try:
+                return await self._journal.append(turn, step, entry.kind, entry.payload())
+            except JournalError:
+                if self._journal.broken:
+                    raise
+                if not self._make_room():
+                    log.warning("%s of turn %s cannot be written yet", entry.kind, turn)
+                    await asyncio.sleep(self._seconds)
+
+    async def once(self, turn: str, step: int, entry: Entry) -> Record:
+        """Write a record that need not be written. Raises `JournalError` if it could not be."""
+        return await self._journal.append(turn, step, entry.kind, entry.payload())
