@@ -5,7 +5,7 @@ import sys
 
 from bench.figure import table
 
-MODULES = ("journal", "processes", "sessions", "turns", "scale")
+MODULES = ("journal", "processes", "steps", "history", "code", "sessions", "turns", "scale")
 
 
 def main() -> None:
