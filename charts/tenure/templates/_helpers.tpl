@@ -32,6 +32,11 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace 
 {{ $image.repository }}:{{ $image.tag | default (index . 0).Chart.AppVersion }}
 {{- end -}}
 
+{{/* Base URL of the gateway for those inside of the cluster, without /v1. */}}
+{{- define "tenure.gatewayUrl" -}}
+http://{{ include "tenure.fullname" . }}-gateway.{{ .Release.Namespace }}.svc:{{ .Values.gateway.service.port }}
+{{- end -}}
+
 {{/* What the pod specs of all components share: (list $ "operator" .Values.operator). */}}
 {{- define "tenure.podSpec" -}}
 {{- $root := index . 0 -}}

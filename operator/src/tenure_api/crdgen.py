@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from tenure_api.agent import Agent
+from tenure_api.conditions import ConditionType
 from tenure_api.markers import CEL, FREE, LIST_KEYS, LIST_TYPE, Resource
 from tenure_api.names import GROUP, VERSION
 from tenure_api.policy import MemoryPolicy
@@ -59,8 +60,12 @@ class Kind:
     """Columns that `kubectl get -o wide` adds."""
 
 
+def _condition(type_: ConditionType, path: str) -> str:
+    return f'.status.conditions[?(@.type=="{type_}")].{path}'
+
+
 def _ready(path: str) -> str:
-    return f'.status.conditions[?(@.type=="Ready")].{path}'
+    return _condition(ConditionType.READY, path)
 
 
 KINDS = (
@@ -86,6 +91,7 @@ KINDS = (
             ("Agent", "string", ".spec.agentRef.name"),
             ("Ready", "string", _ready("status")),
             ("Reason", "string", _ready("reason")),
+            ("Waiting", "string", _condition(ConditionType.TURN_SUSPENDED, "reason")),
             ("Turns", "integer", ".status.turns"),
             ("Last-Activity", "date", ".status.lastActivityTime"),
             ("Expires", "string", ".spec.expiresAt"),
@@ -94,6 +100,7 @@ KINDS = (
         (
             ("Subject", "string", ".spec.subject"),
             ("Pod", "string", ".status.podName"),
+            ("Parent", "string", ".status.lineage.parent"),
             ("Message", "string", _ready("message")),
         ),
     ),

@@ -42,6 +42,21 @@ class PolicySeen(Resource):
     generation: int = Field(description="Generation of the MemoryPolicy that the sidecar has acknowledged.")
 
 
+class Lineage(Resource):
+    """Where a session comes from that was made for a call of another agent."""
+
+    parent: str = Field(max_length=253, description="The session that called; this one is deleted with it.")
+    call: str = Field(max_length=64, description="The call, as `<turn>/<step>` of that session.")
+
+
+class UnknownOutcome(Resource):
+    """A call of a tool of which nobody knows whether it took effect."""
+
+    call: str = Field(max_length=64, description="The call, as `<turn>/<step>`.")
+    function: str = Field(max_length=253, description="The function that was called.")
+    time: datetime = Field(description="When it was called.")
+
+
 class AgentSessionStatus(Resource):
     """What is known of a session. Bounded: the conversation itself is never here."""
 
@@ -59,9 +74,14 @@ class AgentSessionStatus(Resource):
     policy: PolicySeen | None = Field(None, description="The policy that the sidecar has acknowledged.")
     journal: JournalStatus | None = Field(None, description="The journal, as last reported.")
     turns: int | None = Field(None, description="Turns in the transcript, as last reported.")
+    unknown_outcome: UnknownOutcome | None = Field(
+        None, description="The latest call that was interrupted and may have taken effect or not, as last reported."
+    )
+    lineage: Lineage | None = Field(None, description="Given if the session was made for a call of another agent.")
     last_activity_time: datetime | None = Field(None, description="When a turn last began or ended, as reported.")
     conditions: Annotated[list[Condition], Field(max_length=16), list_map("type")] = Field(
-        default_factory=list, description="Ready sums up; Reconciling and Stalled are present only while true."
+        default_factory=list,
+        description="Ready sums up; Reconciling, Stalled, TurnSuspended, RecoveryRequired are present only while true.",
     )
 
 

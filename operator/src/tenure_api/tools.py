@@ -158,7 +158,9 @@ class CodeSource(Resource):
         None, description="Image with python3 (3.9 or newer) and sh; one with Python only if left out."
     )
     resources: Resources | None = Field(
-        None, description="CPU and memory of the container; limits of 1 CPU and 512Mi if left out."
+        None,
+        description="CPU and memory of the container; limits of 1 CPU and 512Mi if left out. An amount that is only "
+        "requested is the limit too.",
     )
     max_processes: Annotated[int, Field(ge=8, le=4096)] = Field(
         128, description="Most processes and threads that the code may have at once."

@@ -10,7 +10,7 @@ from tenure_api.fields import Amounts, Resources
 from tenure_operator.api_addresses import api_networks
 from tenure_operator.api_client import Api
 from tenure_operator.cache import Cache, name_of, version
-from tenure_operator.desired.pod import PodSettings
+from tenure_operator.desired.containers import PodSettings
 from tenure_operator.errors import OperatorError, UnavailableError
 from tenure_operator.events import Events
 from tenure_operator.kinds import AGENTS, POLICIES, SESSIONS, Key, Kind, Manifest
@@ -48,7 +48,9 @@ class Operator:
             cache=self._cache,
             events=Events(api, settings.pod_name),
             restraint=Restraint(asyncio.get_running_loop().time),
-            fixed=Fixed(settings.namespace, _pods(settings), keys.public, settings.excepted_cidrs),
+            fixed=Fixed(
+                settings.namespace, _pods(settings), keys.public, settings.gateway_url, settings.excepted_cidrs
+            ),
             ask=self._asks.ask,
             visit=self._visits.ask,
         )
@@ -118,6 +120,7 @@ def _pods(settings: Settings) -> PodSettings:
             requests=Amounts(cpu=settings.sidecar_cpu_request, memory=settings.sidecar_memory_request),
             limits=Amounts(memory=settings.sidecar_memory_limit),
         ),
+        audience=settings.audience,
     )
 
 

@@ -5,7 +5,9 @@
 | `TENURE_NAMESPACE`              | required       | namespace of the release (downward API) |
 | `TENURE_POD_NAME`               | the host name  | who holds the Lease (downward API) |
 | `TENURE_RUNTIME_IMAGE`          | required       | image of the sidecar and of the built-in agent loop |
-| `TENURE_IMAGE_PULL_POLICY`      | `IfNotPresent` | pull policy of both containers of a session pod |
+| `TENURE_IMAGE_PULL_POLICY`      | `IfNotPresent` | pull policy of all containers of a session pod |
+| `TENURE_GATEWAY_URL`            | required       | base URL of the gateway, without `/v1`, as session pods reach it |
+| `TENURE_AUDIENCE`               | `tenure`       | audience of the tokens that the gateway takes |
 | `TENURE_SIDECAR_CPU_REQUEST`    | `10m`          | CPU that each sidecar reserves |
 | `TENURE_SIDECAR_MEMORY_REQUEST` | `64Mi`         | memory that each sidecar reserves |
 | `TENURE_SIDECAR_MEMORY_LIMIT`   | `256Mi`        | memory that a sidecar cannot exceed |
@@ -41,6 +43,8 @@ class Settings(BaseModel):
     namespace: str = Field(min_length=1)
     pod_name: str = Field(default_factory=socket.gethostname, min_length=1)
     runtime_image: str = Field(min_length=1)
+    gateway_url: str = Field(pattern=r"^https?://[^/?#]+$")
+    audience: str = Field("tenure", min_length=1)
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
     sidecar_cpu_request: str = "10m"
     sidecar_memory_request: str = "64Mi"

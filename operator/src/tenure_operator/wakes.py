@@ -7,7 +7,7 @@ thousand writes to the status of their agent, nor one session two.
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from tenure_api.names import API_VERSION
+from tenure_api.names import API_VERSION, RECOVERED_ANNOTATION
 from tenure_operator.cache import Cache, Change, agent_of, name_of, policy_of
 from tenure_operator.kinds import AGENTS, BY_NAME, POLICIES, SESSIONS, Key, Manifest
 
@@ -54,6 +54,13 @@ def ready_status(manifest: Manifest | None) -> tuple[str, int] | None:
     return None
 
 
+def recovered_of(session: Manifest | None) -> str | None:
+    """The call with an unknown outcome that a person says was looked into, as `<turn>/<step>`."""
+    annotations = (session or {}).get("metadata", {}).get("annotations", {})
+    found: str | None = annotations.get(RECOVERED_ANNOTATION)
+    return found
+
+
 def _counted(session: Manifest | None) -> Any:
     if session is None:
         return None
@@ -70,7 +77,7 @@ def _either(change: Change) -> Manifest:
 
 def _of_session(cache: Cache, change: Change) -> Iterator[Wake]:
     session = _either(change)
-    if _identity(change.old) != _identity(change.new):
+    if _identity(change.old) != _identity(change.new) or recovered_of(change.old) != recovered_of(change.new):
         yield Wake(Key(SESSIONS, *name_of(session)))
     if _counted(change.old) != _counted(change.new):
         agent = agent_of(session)

@@ -17,8 +17,8 @@ from tenure_api.names import COMPONENT_LABEL, KEY_LABEL, SESSION_LABEL
 from tenure_gateway.metrics import Metrics as GatewayMetrics
 from tenure_gateway.settings import Settings as GatewaySettings
 from tenure_gateway.settings import from_environment as gateway_settings
+from tenure_operator.desired.containers import PodSettings
 from tenure_operator.desired.network import network
-from tenure_operator.desired.pod import PodSettings
 from tenure_operator.desired.pod import pod as session_pod
 from tenure_operator.kinds import Meta
 from tenure_operator.metrics import Metrics as OperatorMetrics
@@ -33,7 +33,7 @@ WORKLOADS = ("tenure-operator", "tenure-gateway", "tenure-test")
 def a_session_pod() -> Manifest:
     """A pod as the operator makes it."""
     spec = AgentSpec.model_validate({"model": {"name": "m", "baseURL": "http://m/v1"}})
-    return session_pod(SESSION, "helper", spec, PodSettings("image", "IfNotPresent", Resources()))
+    return session_pod(SESSION, "helper", spec, PodSettings("image", "IfNotPresent", Resources(), "tenure"))
 
 
 def pods(manifests: list[Manifest]) -> dict[str, Manifest]:
@@ -153,11 +153,10 @@ def test_the_environment_is_every_setting_of_the_code_and_no_other() -> None:
 
 
 def test_the_defaults_of_the_chart_are_those_of_the_code() -> None:
-    set_by_the_chart = {"namespace", "pod_name", "runtime_image"}
+    set_by_the_chart = {"namespace", "pod_name", "runtime_image", "gateway_url"}
     operator = operator_settings(environment("operator", render())).model_dump(exclude=set_by_the_chart)
-    code = operator_settings({"TENURE_NAMESPACE": "n", "TENURE_RUNTIME_IMAGE": "i"}).model_dump(
-        exclude=set_by_the_chart
-    )
+    needed = {"TENURE_NAMESPACE": "n", "TENURE_RUNTIME_IMAGE": "i", "TENURE_GATEWAY_URL": "http://g"}
+    code = operator_settings(needed).model_dump(exclude=set_by_the_chart)
     assert operator == code
     assert gateway_settings(environment("gateway", render())) == gateway_settings({})
 
@@ -262,6 +261,27 @@ def test_the_network_policy_of_a_session_lets_the_charts_pods_in() -> None:
         labels = deployment["spec"]["template"]["metadata"]["labels"]
         assert wanted.items() <= labels.items()
         assert labels[expression["key"]] in expression["values"]
+
+
+def test_the_network_policy_of_a_session_lets_it_out_to_the_gateway_whatever_else_is_excepted() -> None:
+    policy = network(SESSION, "helper", NAMESPACE, ("0.0.0.0/1", "128.0.0.0/1"))
+    (rule,) = [r for r in policy["spec"]["egress"] if any("podSelector" in peer for peer in r.get("to", []))]
+    (peer,) = rule["to"]
+    gateway = of_kind(render(), "Deployment")["tenure-gateway"]
+    assert peer["podSelector"]["matchLabels"].items() <= gateway["spec"]["template"]["metadata"]["labels"].items()
+    assert peer["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": NAMESPACE}
+    (container,) = gateway["spec"]["template"]["spec"]["containers"]
+    assert rule["ports"][0]["port"] in {p["containerPort"] for p in container["ports"] if p["name"] == "http"}
+
+
+@pytest.mark.parametrize("port", [80, 8443])
+def test_session_pods_are_told_where_the_gateways_service_is(port: int) -> None:
+    manifests = render({"gateway": {"service": {"port": port}}, "audience": "agents"})
+    said = environment("operator", manifests)
+    service = of_kind(manifests, "Service")["tenure-gateway"]
+    assert service["spec"]["ports"][0]["port"] == port
+    assert said["TENURE_GATEWAY_URL"] == f"http://{service['metadata']['name']}.{NAMESPACE}.svc:{port}"
+    assert said["TENURE_AUDIENCE"] == environment("gateway", manifests)["TENURE_AUDIENCE"] == "agents"
 
 
 def test_alerts_ask_for_series_that_exist_and_say_what_to_do() -> None:

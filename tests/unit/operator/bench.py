@@ -11,7 +11,7 @@ from tenure_api.fields import Amounts, Resources
 from tenure_api.tokens import Signer, new_private_key
 from tenure_api.wire import Report
 from tenure_operator.cache import Cache, name_of, version
-from tenure_operator.desired.pod import PodSettings
+from tenure_operator.desired.containers import PodSettings
 from tenure_operator.errors import RefusedError, WaitingError
 from tenure_operator.events import Events
 from tenure_operator.kinds import AGENTS, CHILDREN, EVENTS, PODS, POLICIES, SECRETS, SESSIONS, Key, Kind, Manifest
@@ -30,7 +30,10 @@ from unit.operator.fake_api import FakeApi
 
 NAMESPACE = "shop"
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
-SETTINGS = PodSettings("tenure/runtime:1", "IfNotPresent", Resources(requests=Amounts(cpu="10m", memory="64Mi")))
+SETTINGS = PodSettings(
+    "tenure/runtime:1", "IfNotPresent", Resources(requests=Amounts(cpu="10m", memory="64Mi")), "tenure"
+)
+GATEWAY_URL = "http://gateway"
 SIGNING_KEY = new_private_key()
 
 
@@ -41,6 +44,8 @@ class FakeSidecars:
         self.reports: dict[str, Report] = {}
         self.calls: list[str] = []
         self.silent = False
+        self.deaf = False
+        """They take no configuration."""
 
     def answer(self, request: httpx.Request) -> httpx.Response:
         if self.silent:
@@ -48,7 +53,7 @@ class FakeSidecars:
         uid = request.url.host.removeprefix("ip-")
         report = self.reports.setdefault(uid, Report.model_validate({"session": uid, "journal": "Open"}))
         self.calls.append(f"{request.method} {request.url.path}")
-        if request.method == "PUT":
+        if request.method == "PUT" and not self.deaf:
             config = SessionConfig.model_validate(json.loads(request.content))
             report = report.model_copy(
                 update={
@@ -82,7 +87,7 @@ class Bench:
             cache=self.cache,
             events=Events(api, "test", lambda: self.clock),
             restraint=Restraint(lambda: self.clock),
-            fixed=Fixed("tenure-system", settings, {"operator": "PEM-O", "gateway": "PEM-G"}),
+            fixed=Fixed("tenure-system", settings, {"operator": "PEM-O", "gateway": "PEM-G"}, GATEWAY_URL),
             ask=lambda key, delay: self._asks.ask(key, self.clock + delay),
             visit=lambda key, delay: self._visits.ask(key, self.clock + delay),
             now=lambda: NOON + timedelta(seconds=self.clock),

@@ -13,12 +13,14 @@ from tenure_api.agent import AgentSpec
 from tenure_api.fields import Resources
 from tenure_api.policy import MemoryPolicySpec
 from tenure_operator.desired.config import config_map, effective_policy, session_config
+from tenure_operator.desired.containers import with_defaults
+from tenure_operator.desired.credentials import CREDENTIALS_MOUNT
 from tenure_operator.desired.key import key
 from tenure_operator.desired.network import network
-from tenure_operator.desired.pod import CREDENTIALS_MOUNT, KEY_MOUNT, agent_resources, pod, pod_hash
+from tenure_operator.desired.pod import AGENT_DEFAULTS, KEY_MOUNT, pod, pod_hash
 from tenure_operator.difference import differs
 from tenure_operator.kinds import Manifest, Meta
-from unit.operator.bench import SETTINGS
+from unit.operator.bench import GATEWAY_URL, SETTINGS
 
 AGENT = Meta("shop", "helper", "agent-uid", 3)
 SESSION = Meta("shop", "chat", "12345678-aaaa", 1)
@@ -51,7 +53,7 @@ def a_pod(given: dict[str, Any]) -> Manifest:
 
 
 def test_a_credential_goes_only_to_the_endpoint_that_it_was_given_for() -> None:
-    targets = session_config(AGENT, spec(FULL), None).model.targets
+    targets = session_config(AGENT, spec(FULL), None, GATEWAY_URL).model.targets
     assert [(t.name, t.base_url, t.credential) for t in targets] == [
         ("m", "https://one/v1", "vendor/key"),
         ("same-endpoint", "https://one/v1", "vendor/key"),
@@ -68,7 +70,7 @@ def test_the_configuration_says_what_the_agent_says() -> None:
             {"classes": [{"name": "transcript", "maxAgeSeconds": 60}], "enforcement": {"intervalSeconds": 5}}
         ),
     )
-    config = session_config(AGENT, spec(FULL), policy)
+    config = session_config(AGENT, spec(FULL), policy, GATEWAY_URL)
     assert (config.agent, config.agent_uid, config.agent_generation) == ("helper", "agent-uid", 3)
     assert (config.instructions, config.model.api, config.model.context_window_tokens) == (
         "Be brief.",
@@ -171,7 +173,7 @@ def test_the_hash_is_of_the_template_and_not_of_the_session() -> None:
 )
 def test_default_amounts_never_contradict_given_ones(given: dict[str, Any] | None, expected: dict[str, Any]) -> None:
     resources = Resources.model_validate(given) if given else None
-    assert agent_resources(resources).model_dump(exclude_none=True) == expected
+    assert with_defaults(resources, AGENT_DEFAULTS).model_dump(exclude_none=True) == expected
 
 
 def test_a_key_is_immutable_labelled_and_owned() -> None:
@@ -185,7 +187,7 @@ def test_a_key_is_immutable_labelled_and_owned() -> None:
 
 def egress_allows(policy: Manifest, address: str) -> bool:
     ip = ipaddress.ip_address(address)
-    blocks = [peer["ipBlock"] for rule in policy["spec"]["egress"] for peer in rule.get("to", [])]
+    blocks = [peer["ipBlock"] for rule in policy["spec"]["egress"] for peer in rule.get("to", []) if "ipBlock" in peer]
     return any(
         ip in ipaddress.ip_network(block["cidr"])
         and not any(ip in ipaddress.ip_network(hole) for hole in block.get("except", []))

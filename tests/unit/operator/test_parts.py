@@ -25,7 +25,11 @@ from unit.operator.bench import SIGNING_KEY
 from unit.operator.fake_api import FakeApi
 
 CHAT = Meta("shop", "chat", "uid-1", 1)
-NEEDED = {"TENURE_NAMESPACE": "tenure-system", "TENURE_RUNTIME_IMAGE": "tenure/runtime:1"}
+NEEDED = {
+    "TENURE_NAMESPACE": "tenure-system",
+    "TENURE_RUNTIME_IMAGE": "tenure/runtime:1",
+    "TENURE_GATEWAY_URL": "http://gateway:80",
+}
 
 
 # --- events ----------------------------------------------------------------------------------------------------------
@@ -93,6 +97,7 @@ def test_settings_have_defaults_and_take_the_environment() -> None:
     ("environment", "named"),
     [
         ({}, "TENURE_NAMESPACE"),
+        ({**NEEDED, "TENURE_GATEWAY_URL": "http://gateway/v1"}, "TENURE_GATEWAY_URL"),
         ({**NEEDED, "TENURE_PORT": "many"}, "TENURE_PORT"),
         ({**NEEDED, "TENURE_EXCEPTED_CIDRS": "10.0.0.1/8"}, "TENURE_EXCEPTED_CIDRS"),
         ({**NEEDED, "TENURE_LOG_LEVEL": "LOUD"}, "TENURE_LOG_LEVEL"),

@@ -119,3 +119,51 @@ def test_a_pod_that_has_ended_says_why() -> None:
     assert pods.has_ended(a_pod(phase="Failed"))
     assert pods.why_ended(a_pod(phase="Failed", reason="Evicted", message="low on memory")) == "low on memory"
     assert pods.why_ended(a_pod(phase="Failed", reason="Evicted")) == "Evicted"
+
+
+OUT_OF_MEMORY = {"terminated": {"reason": "OOMKilled", "exitCode": 137}}
+
+
+def with_code(workspace: dict[str, Any], agent_ready: bool = True) -> Manifest:
+    pod = a_pod(SCHEDULED, {"type": "Ready", "status": "False"}, podIP="10.0.0.1")
+    pod["status"]["initContainerStatuses"] = [
+        {"name": "executor", "ready": True, "state": {"terminated": {"exitCode": 0}}},
+        {"name": "sidecar", "ready": True, "started": True, "state": {"running": {}}},
+    ]
+    pod["status"]["containerStatuses"] = [
+        {"name": "agent", "image": "acme/agent:1", "ready": agent_ready},
+        {"name": "workspace", "image": "acme/tables:1", "ready": False, **workspace},
+    ]
+    return pod
+
+
+@pytest.mark.parametrize(
+    "workspace",
+    [
+        {"state": OUT_OF_MEMORY},
+        {"state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": OUT_OF_MEMORY, "restartCount": 5},
+    ],
+)
+def test_code_that_takes_too_much_memory_does_not_stop_its_session(workspace: dict[str, Any]) -> None:
+    assert pods.is_ready(with_code(workspace))
+    assert not pods.is_ready(with_code(workspace, agent_ready=False))
+
+
+@pytest.mark.parametrize("reason", ["Error", "StartError"])
+def test_an_image_that_cannot_run_code_is_told(reason: str) -> None:
+    ended = {"terminated": {"reason": reason, "exitCode": 127}}
+    pod = with_code({"state": {"waiting": {}}, "lastState": ended, "restartCount": 3})
+    assert not pods.is_ready(pod)
+    told, _, message = judged(pod)
+    assert told == "PodFailing"
+    assert "container workspace of pod chat-session" in message
+
+
+def test_a_workspace_that_has_not_started_yet_is_waited_for() -> None:
+    assert judged(with_code({"state": {"waiting": {"reason": "ContainerCreating"}}}))[0] == "PodStarting"
+
+
+def test_an_executor_that_is_being_installed_is_no_sidecar() -> None:
+    pod = with_code({})
+    pod["status"]["initContainerStatuses"] = [{"name": "executor", "started": True, "state": {"running": {}}}]
+    assert not pods.sidecar_answers(pod)

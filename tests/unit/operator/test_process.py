@@ -54,7 +54,10 @@ def api(monkeypatch: pytest.MonkeyPatch) -> Connected:
 
 
 def process(name: str = "one") -> main.Process:
-    return main.Process(Settings(namespace=SYSTEM, pod_name=name, runtime_image="tenure/runtime:1", port=free_port()))
+    image, gateway = "tenure/runtime:1", "http://gateway"
+    return main.Process(
+        Settings(namespace=SYSTEM, pod_name=name, runtime_image=image, gateway_url=gateway, port=free_port())
+    )
 
 
 async def until(check: Callable[[], Any]) -> None:

@@ -5,7 +5,9 @@ from tenure_api.agent import AgentSpec, Model
 from tenure_api.configuration import EffectivePolicy, ModelRoute, ModelTarget, SessionConfig
 from tenure_api.fields import SecretKeyRef
 from tenure_api.policy import DataClass, MemoryPolicySpec
+from tenure_operator.desired.credentials import calls_agents, credential_path
 from tenure_operator.desired.parts import labels, manifest
+from tenure_operator.desired.tools import limits, tool_configs
 from tenure_operator.kinds import AGENTS, CONFIG_MAPS, Manifest, Meta
 
 
@@ -22,21 +24,20 @@ def effective_policy(policy: Meta, spec: MemoryPolicySpec) -> EffectivePolicy:
     )
 
 
-def credential_path(reference: SecretKeyRef | None) -> str | None:
-    """Where a credential is, below the sidecar's credentials mount."""
-    return f"{reference.name}/{reference.key}" if reference else None
+def _credential(reference: SecretKeyRef | None) -> str | None:
+    return credential_path(reference) if reference else None
 
 
 def _route(model: Model) -> ModelRoute:
     targets = [
-        ModelTarget(name=model.name, base_url=model.base_url, credential=credential_path(model.credentials_secret_ref))
+        ModelTarget(name=model.name, base_url=model.base_url, credential=_credential(model.credentials_secret_ref))
     ]
     for fallback in model.fallbacks:
         reference = fallback.credentials_secret_ref
         if reference is None and fallback.base_url is None:
             reference = model.credentials_secret_ref  # only to the endpoint that it was given for
         base_url = fallback.base_url or model.base_url
-        targets.append(ModelTarget(name=fallback.name, base_url=base_url, credential=credential_path(reference)))
+        targets.append(ModelTarget(name=fallback.name, base_url=base_url, credential=_credential(reference)))
     parameters = model.parameters
     return ModelRoute(
         api=model.api.value,
@@ -49,7 +50,7 @@ def _route(model: Model) -> ModelRoute:
     )
 
 
-def session_config(agent: Meta, spec: AgentSpec, policy: EffectivePolicy | None) -> SessionConfig:
+def session_config(agent: Meta, spec: AgentSpec, policy: EffectivePolicy | None, gateway_url: str) -> SessionConfig:
     """The configuration of all sessions of an agent. A policy that is referred to must be given."""
     return SessionConfig(
         agent=agent.name,
@@ -57,6 +58,9 @@ def session_config(agent: Meta, spec: AgentSpec, policy: EffectivePolicy | None)
         agent_generation=agent.generation,
         instructions=spec.instructions,
         model=_route(spec.model),
+        tools=tool_configs(agent.namespace, spec),
+        limits=limits(spec.turn_limits),
+        gateway_url=gateway_url if calls_agents(spec) else "",
         policy=policy,
     )
 

@@ -9,6 +9,8 @@ from tenure_api.wire import METRICS_PORT, SIDECAR_PORT
 from tenure_operator.desired.parts import NAME, NAME_LABEL, labels, manifest
 from tenure_operator.kinds import NETWORKS, SESSIONS, Manifest, Meta
 
+GATEWAY_PORT = 8080
+"""On which the gateway's pods listen: a policy sees a connection after the Service's address has been replaced."""
 METADATA_NETWORKS = ("169.254.0.0/16", "fd00:ec2::254/128")
 """Where cloud providers serve a node's credentials: link-local, and the address that AWS uses for IPv6."""
 ANYWHERE = ("0.0.0.0/0", "::/0")
@@ -28,15 +30,17 @@ def network(session: Meta, agent: str, release_namespace: str, excepted: Iterabl
     """Who may reach the session's pod and what it may reach.
 
     `excepted` are the networks that it must not reach, besides the metadata addresses: those of the API server, and
-    what the settings add. Name servers are anywhere, since clusters have them in many places.
+    what the settings add. Name servers are anywhere, since clusters have them in many places. The gateway, through
+    which agents call one another, is allowed wherever it is: the settings may except the network of all pods.
     """
-    control_plane = {
-        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": release_namespace}},
+    release = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": release_namespace}}}
+    control_plane = release | {
         "podSelector": {
             "matchLabels": {NAME_LABEL: NAME},
             "matchExpressions": [{"key": COMPONENT_LABEL, "operator": "In", "values": ["gateway", "operator"]}],
         },
     }
+    gateway = release | {"podSelector": {"matchLabels": {NAME_LABEL: NAME, COMPONENT_LABEL: "gateway"}}}
     return manifest(
         NETWORKS,
         names.session_network(session.name),
@@ -51,6 +55,7 @@ def network(session: Meta, agent: str, release_namespace: str, excepted: Iterabl
             ],
             "egress": [
                 {"ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]},
+                {"to": [gateway], "ports": [{"port": GATEWAY_PORT, "protocol": "TCP"}]},
                 {"to": _blocks([*METADATA_NETWORKS, *excepted])},
             ],
         },

@@ -1,100 +1,34 @@
-"""The pod of a session: the sidecar, which holds volume, keys and credentials, and the agent, which holds nothing."""
+"""The pod of a session.
+
+The sidecar holds volume, keys and credentials; the agent holds nothing, nor does the workspace, where code runs.
+"""
 
 import hashlib
 import json
-from dataclasses import dataclass
 
 from tenure_api import names
 from tenure_api.agent import AgentSpec
-from tenure_api.fields import Amounts, Resources, SecretKeyRef
+from tenure_api.fields import Amounts, Resources
 from tenure_api.names import POD_HASH_ANNOTATION
 from tenure_api.wire import METRICS_PORT, MODEL_PROXY_PORT, RUNTIME_PORT, SIDECAR_PORT
+from tenure_operator.desired.containers import GROUP_ID, PodSettings, amounts, security, with_defaults
+from tenure_operator.desired.credentials import credential_volumes
 from tenure_operator.desired.key import DATA_KEY, POD_TOKEN
 from tenure_operator.desired.parts import labels, manifest
+from tenure_operator.desired.workspace import workspace
 from tenure_operator.kinds import PODS, SESSIONS, Manifest, Meta
 
 SIDECAR = "sidecar"
 AGENT = "agent"
-GROUP_ID = 65500
 SIDECAR_USER = 65501
 AGENT_USER = 65502
 
 KEY_MOUNT = "/var/run/tenure/key"
 CONFIG_MOUNT = "/etc/tenure"
-CREDENTIALS_MOUNT = "/var/run/tenure/credentials"
 
 AGENT_DEFAULTS = Resources(requests=Amounts(cpu="10m", memory="96Mi"), limits=Amounts(memory="512Mi"))
 
 _NOBODY = Meta("", "", "")
-
-
-@dataclass(frozen=True)
-class PodSettings:
-    """What the operator's own settings say about every session pod."""
-
-    image: str
-    pull_policy: str
-    sidecar: Resources
-
-
-def _security(user: int) -> Manifest:
-    """The restricted Pod Security Standard."""
-    return {
-        "runAsUser": user,
-        "runAsGroup": GROUP_ID,
-        "runAsNonRoot": True,
-        "allowPrivilegeEscalation": False,
-        "capabilities": {"drop": ["ALL"]},
-        "seccompProfile": {"type": "RuntimeDefault"},
-    }
-
-
-def _resources(resources: Resources) -> Manifest:
-    return resources.model_dump(exclude_none=True)
-
-
-def agent_resources(given: Resources | None) -> Resources:
-    """What the agent container gets.
-
-    For each of CPU and memory the defaults hold only if nothing is said of it: a default limit could be below a given
-    request, and a default request above a given limit.
-    """
-    requests, limits = (given.requests if given else None), (given.limits if given else None)
-
-    def amount(of: Amounts | None, default: Amounts | None, what: str) -> str | None:
-        said = any(getattr(amounts, what) for amounts in (requests, limits) if amounts)
-        source = of if said else default
-        return getattr(source, what) if source else None
-
-    return Resources(
-        requests=Amounts(**{what: amount(requests, AGENT_DEFAULTS.requests, what) for what in ("cpu", "memory")}),
-        limits=Amounts(**{what: amount(limits, AGENT_DEFAULTS.limits, what) for what in ("cpu", "memory")}),
-    )
-
-
-def credentials(spec: AgentSpec) -> list[tuple[str, SecretKeyRef]]:
-    """The Secrets that the agent refers to, each with the path of the field that does."""
-    found = [("spec.model.credentialsSecretRef", spec.model.credentials_secret_ref)]
-    for index, fallback in enumerate(spec.model.fallbacks):
-        found.append((f"spec.model.fallbacks[{index}].credentialsSecretRef", fallback.credentials_secret_ref))
-    return [(field, reference) for field, reference in found if reference is not None]
-
-
-def _credential_sources(spec: AgentSpec) -> list[Manifest]:
-    """One source for each Secret. All are optional: a missing one is for the sidecar to report, not to hang the pod."""
-    keys: dict[str, set[str]] = {}
-    for _, reference in credentials(spec):
-        keys.setdefault(reference.name, set()).add(reference.key)
-    return [
-        {
-            "secret": {
-                "name": secret,
-                "optional": True,
-                "items": [{"key": key, "path": f"{secret}/{key}"} for key in sorted(keys[secret])],
-            }
-        }
-        for secret in sorted(keys)
-    ]
 
 
 def _get(path: str, **timing: int) -> Manifest:
@@ -116,8 +50,8 @@ def _sidecar(session: Meta, settings: PodSettings, mounts: list[Manifest]) -> Ma
             {"name": "sidecar", "containerPort": SIDECAR_PORT},
             {"name": "metrics", "containerPort": METRICS_PORT},
         ],
-        "resources": _resources(settings.sidecar),
-        "securityContext": _security(SIDECAR_USER) | {"readOnlyRootFilesystem": True},
+        "resources": amounts(settings.sidecar),
+        "securityContext": security(SIDECAR_USER) | {"readOnlyRootFilesystem": True},
         "startupProbe": _get("/healthz", periodSeconds=1, failureThreshold=60, timeoutSeconds=5),
         "readinessProbe": _get("/readyz", periodSeconds=1, failureThreshold=2, timeoutSeconds=2),
         "livenessProbe": _get("/healthz", periodSeconds=10, failureThreshold=6, timeoutSeconds=5),
@@ -141,8 +75,8 @@ def _agent(spec: AgentSpec, key: str, settings: PodSettings) -> Manifest:
         **({} if spec.runtime.image else {"command": ["tenure-runtime"]}),
         "env": environment,
         "ports": [{"name": "agent", "containerPort": RUNTIME_PORT}],
-        "resources": _resources(agent_resources(spec.runtime.resources)),
-        "securityContext": _security(AGENT_USER),
+        "resources": amounts(with_defaults(spec.runtime.resources, AGENT_DEFAULTS)),
+        "securityContext": security(AGENT_USER),
         "readinessProbe": {"tcpSocket": {"port": RUNTIME_PORT}, "periodSeconds": 1, "failureThreshold": 3},
         "volumeMounts": [
             {"name": "state", "mountPath": "/workspace", "subPath": "workspace"},
@@ -153,7 +87,8 @@ def _agent(spec: AgentSpec, key: str, settings: PodSettings) -> Manifest:
 
 def _spec(session: Meta, agent: str, spec: AgentSpec, settings: PodSettings) -> Manifest:
     key = names.session_key(session.name, session.uid)
-    sources = _credential_sources(spec)
+    code = workspace(spec, session.uid, settings)
+    credentials, credential_mounts = credential_volumes(spec, settings.audience)
     volumes: list[Manifest] = [
         {"name": "state", "persistentVolumeClaim": {"claimName": names.session_claim(session.name)}},
         {
@@ -163,16 +98,18 @@ def _spec(session: Meta, agent: str, spec: AgentSpec, settings: PodSettings) -> 
         {"name": "config", "configMap": {"name": names.agent_config(agent)}},
         {"name": "sidecar-tmp", "emptyDir": {}},
         {"name": "agent-tmp", "emptyDir": {}},
+        *credentials,
+        *code.volumes,
     ]
     mounts: list[Manifest] = [
         {"name": "state", "mountPath": "/data"},
         {"name": "key", "mountPath": KEY_MOUNT, "readOnly": True},
         {"name": "config", "mountPath": CONFIG_MOUNT, "readOnly": True},
         {"name": "sidecar-tmp", "mountPath": "/tmp"},  # noqa: S108 - of the container, not ours
+        *credential_mounts,
+        *code.sidecar_mounts,
     ]
-    if sources:
-        volumes.append({"name": "credentials", "projected": {"sources": sources}})
-        mounts.append({"name": "credentials", "mountPath": CREDENTIALS_MOUNT, "readOnly": True})
+    virtual = spec.runtime.runtime_class_name
     return {
         "serviceAccountName": names.agent_account(agent),
         "automountServiceAccountToken": False,
@@ -185,9 +122,10 @@ def _spec(session: Meta, agent: str, spec: AgentSpec, settings: PodSettings) -> 
             "fsGroupChangePolicy": "OnRootMismatch",
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "initContainers": [_sidecar(session, settings, mounts)],
-        "containers": [_agent(spec, key, settings)],
+        "initContainers": [*code.init, _sidecar(session, settings, mounts)],
+        "containers": [_agent(spec, key, settings), *code.containers],
         "volumes": volumes,
+        **({"runtimeClassName": virtual} if virtual else {}),
     }
 
 

@@ -10,7 +10,7 @@ from tenure_api.policy import MemoryPolicy
 from tenure_operator.cache import Name, name_of
 from tenure_operator.desired.account import account
 from tenure_operator.desired.config import config_map, effective_policy, session_config
-from tenure_operator.desired.pod import credentials
+from tenure_operator.desired.credentials import credentials
 from tenure_operator.errors import ContendedError, RefusedError
 from tenure_operator.kinds import ACCOUNTS, AGENTS, CONFIG_MAPS, POLICIES, SESSIONS, Key, Manifest, Meta
 from tenure_operator.probes import MISSING_SECONDS, PRESENT_SECONDS, SecretProbes
@@ -125,13 +125,14 @@ class AgentReconciler:
         )
 
     def _config(self, meta: Meta, agent: Agent) -> SessionConfig | None:
+        gateway = self._world.fixed.gateway_url
         if agent.spec.memory_policy_ref is None:
-            return session_config(meta, agent.spec, None)
+            return session_config(meta, agent.spec, None, gateway)
         policy = self._world.cache.get(POLICIES, meta.namespace, agent.spec.memory_policy_ref.name)
         if policy is None or is_deleting(policy):
             return None
         effective = effective_policy(Meta.of(policy), MemoryPolicy.model_validate(policy).spec)
-        return session_config(meta, agent.spec, effective)
+        return session_config(meta, agent.spec, effective, gateway)
 
     async def _act(self, steps: list[Create | Repair]) -> None:
         for each in steps:

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 from tenure_api.conditions import Reason
 from tenure_api.wire import JournalState, Report
+from tenure_operator.desired.pod import SIDECAR
+from tenure_operator.desired.workspace import WORKSPACE
 from tenure_operator.kinds import Manifest
 from tenure_operator.reconcile.verdict import Verdict, ready, stalled, waiting
 
@@ -24,6 +26,7 @@ def starting(pod: Manifest) -> Verdict:
     return waiting(Reason.POD_STARTING, f"The pod is starting. {see}")
 
 
+_CONTAINERS = ("initContainerStatuses", "containerStatuses")
 _PULL = ("ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "ImageInspectError")
 _NEVER_STARTED = ("StartError", "ContainerCannotRun")
 _START = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError", "PostStartHookError")
@@ -45,15 +48,29 @@ def condition(pod: Manifest, type_: str) -> dict[str, Any]:
 def is_ready(pod: Manifest) -> bool:
     """Whether a pod can be sent traffic."""
     return (
-        condition(pod, "Ready").get("status") == "True"
+        (condition(pod, "Ready").get("status") == "True" or _only_code_is_out_of_memory(pod))
         and "deletionTimestamp" not in pod["metadata"]
         and bool(pod["status"].get("podIP"))
     )
 
 
+def _only_code_is_out_of_memory(pod: Manifest) -> bool:
+    """Whether all that keeps the pod from being ready is that its code took too much memory.
+
+    The kubelet starts the workspace again, ever more slowly; meanwhile the session takes turns, and calls of code fail.
+    """
+    statuses = {s["name"]: s for which in _CONTAINERS for s in _statuses(pod, which)}
+    code = statuses.pop(WORKSPACE, {})
+    ends = [code.get(state, {}).get("terminated", {}) for state in ("state", "lastState")]
+    return all(s.get("ready") for s in statuses.values()) and any(end.get("reason") == "OOMKilled" for end in ends)
+
+
 def sidecar_answers(pod: Manifest) -> bool:
     """Whether the pod's sidecar has started, so that it can be asked for a report."""
-    started = any(c.get("started") and "running" in c.get("state", {}) for c in _statuses(pod, "initContainerStatuses"))
+    started = any(
+        c["name"] == SIDECAR and c.get("started") and "running" in c.get("state", {})
+        for c in _statuses(pod, "initContainerStatuses")
+    )
     return started and bool(pod["status"].get("podIP")) and "deletionTimestamp" not in pod["metadata"]
 
 
@@ -107,7 +124,7 @@ def _statuses(pod: Manifest, which: str) -> list[Manifest]:
 def _container_problems(pod: Manifest) -> Iterator[Verdict]:
     """Sentences without counters and times, so that another try of the kubelet is not another sentence."""
     name = pod["metadata"]["name"]
-    for status in (*_statuses(pod, "initContainerStatuses"), *_statuses(pod, "containerStatuses")):
+    for status in (status for which in _CONTAINERS for status in _statuses(pod, which)):
         waiting_for = status.get("state", {}).get("waiting", {})
         last = status.get("lastState", {}).get("terminated", {})
         container = f"container {status['name']} of pod {name}"

@@ -1,15 +1,18 @@
 """Reconciles sessions: observe, decide, act, report."""
 
 import logging
+import re
 import secrets
 from datetime import datetime
+from typing import Literal
 
 from tenure_api import names
 from tenure_api.agent import Agent
 from tenure_api.conditions import Reason
 from tenure_api.configuration import EffectivePolicy
+from tenure_api.names import CALL_ANNOTATION, PARENT_LABEL
 from tenure_api.policy import MemoryPolicy
-from tenure_api.session import AgentSession, AgentSessionStatus
+from tenure_api.session import AgentSession, AgentSessionStatus, Lineage
 from tenure_operator.cache import Name, agent_of, name_of
 from tenure_operator.desired.config import effective_policy
 from tenure_operator.desired.key import DATA_KEY_BYTES, key
@@ -25,6 +28,7 @@ from tenure_operator.errors import (
 from tenure_operator.kinds import AGENTS, CLAIMS, NETWORKS, PODS, POLICIES, SECRETS, SESSIONS, Key, Manifest, Meta
 from tenure_operator.reconcile import pods
 from tenure_operator.reconcile.children import Create, Repair, child, is_deleting
+from tenure_operator.reconcile.session_conditions import Facts, FactsOfAgent
 from tenure_operator.reconcile.session_plan import (
     CreateKey,
     EndPod,
@@ -34,13 +38,14 @@ from tenure_operator.reconcile.session_plan import (
     Step,
     Surroundings,
     decide,
+    is_idle,
     is_outdated,
 )
-from tenure_operator.reconcile.session_status import COUNTERS_SECONDS, Facts, is_urgent, session_status
+from tenure_operator.reconcile.session_status import COUNTERS_SECONDS, is_urgent, news, session_status
 from tenure_operator.reconcile.verdict import Progress, Verdict, comparable, stalled
 from tenure_operator.reconcile.world import World
 from tenure_operator.sidecars import Address, Sidecars
-from tenure_operator.wakes import ready_status
+from tenure_operator.wakes import ready_status, recovered_of
 
 logger = logging.getLogger(__name__)
 
@@ -104,6 +109,8 @@ class SessionReconciler:
             pod=pod,
             key_exists=key_exists,
             sighting=self._world.sightings.of(name_of(manifest), pod_uid),
+            lineage=lineage_of(manifest),
+            recovered=recovered_of(manifest),
         )
 
     def _agent(self, session: Manifest) -> ObservedAgent | None:
@@ -196,7 +203,7 @@ class SessionReconciler:
 
     async def _must_be_idle(self, seen: Observed, pod: Manifest) -> None:
         report = await self._sidecars.report(Address(seen.meta.uid, pod["status"]["podIP"]))
-        if report.active_turn is not None:
+        if not is_idle(report):
             raise WaitingError("a turn has begun")
 
     # --- report --------------------------------------------------------------------------------------------------
@@ -215,6 +222,10 @@ class SessionReconciler:
         await self._world.write_status(SESSIONS, seen.meta, after)
         self._written[name] = now
         await self._tell(seen.meta, before, plan)
+        for condition in news(before.conditions, after.conditions):
+            about, reason = (SESSIONS, seen.meta), condition.reason
+            type_: Literal["Normal", "Warning"] = "Warning" if reason == Reason.OUTCOME_UNKNOWN else "Normal"
+            await self._world.events.tell(about, type_, reason, "Report", condition.message)
         if plan.verdict.is_ready and before.pod_ip != after.pod_ip:
             self._next_in_rollout(name)
         return None
@@ -222,17 +233,18 @@ class SessionReconciler:
     def _facts(self, seen: Observed, verdict: Verdict) -> Facts:
         where = seen.meta.namespace
         claim = self._world.cache.get(CLAIMS, where, claim_name(seen.meta))
-        policy_name = None
-        if seen.agent is not None and seen.agent.spec.memory_policy_ref is not None:
-            policy_name = seen.agent.spec.memory_policy_ref.name
+        agent = facts_of(seen.agent) if seen.agent else None
         return Facts(
-            generation=seen.meta.generation,
+            meta=seen.meta,
+            agent_name=seen.session.spec.agent_ref.name,
             verdict=verdict,
             pod=child(PODS, self._pod((where, seen.meta.name)), SESSIONS, seen.meta).ours,
             claim=child(CLAIMS, claim, SESSIONS, seen.meta).ours,
             sighting=seen.sighting,
-            policy_name=policy_name,
-            policy=self._policy(where, policy_name),
+            agent=agent,
+            policy=self._policy(where, agent.policy_name if agent else None),
+            lineage=seen.lineage,
+            recovered=seen.recovered,
         )
 
     def _policy(self, namespace: str, name: str | None) -> EffectivePolicy | None:
@@ -305,6 +317,22 @@ class SessionReconciler:
 
 WORTH_TELLING = (Reason.AGENT_NOT_FOUND, Reason.AGENT_NOT_READY, Reason.POD_UNSCHEDULABLE, Reason.VOLUME_PENDING)
 """Reasons that pass by themselves but that someone may have to do something about."""
+
+
+CALL = re.compile(r"[0-9a-f]{32}/[0-9]{1,9}")
+
+
+def lineage_of(session: Manifest) -> Lineage | None:
+    """Where a session comes from, by what the gateway has written on it; None if that is not well formed."""
+    meta = session["metadata"]
+    parent, call = meta.get("labels", {}).get(PARENT_LABEL), meta.get("annotations", {}).get(CALL_ANNOTATION, "")
+    return Lineage(parent=parent, call=call) if parent and CALL.fullmatch(call) else None
+
+
+def facts_of(agent: ObservedAgent) -> FactsOfAgent:
+    """What a session's status says about its agent."""
+    policy = agent.spec.memory_policy_ref
+    return FactsOfAgent(agent.meta.generation, len(agent.spec.tools), policy.name if policy else None)
 
 
 def claim_name(session: Meta) -> str:

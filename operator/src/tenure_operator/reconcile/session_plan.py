@@ -8,10 +8,12 @@ from tenure_api import names
 from tenure_api.agent import AgentSpec
 from tenure_api.conditions import ConditionStatus, Reason
 from tenure_api.names import POD_HASH_ANNOTATION
-from tenure_api.session import AgentSession
+from tenure_api.session import AgentSession, Lineage
+from tenure_api.wire import Report
 from tenure_operator.desired.claim import claim
+from tenure_operator.desired.containers import PodSettings
 from tenure_operator.desired.network import network
-from tenure_operator.desired.pod import PodSettings, pod, pod_hash, pod_labels
+from tenure_operator.desired.pod import pod, pod_hash, pod_labels
 from tenure_operator.kinds import Manifest, Meta
 from tenure_operator.reconcile import pods
 from tenure_operator.reconcile.children import Child, Create, Repair, Standing, is_deleting, step
@@ -53,6 +55,9 @@ class Observed:
     key_exists: bool | None = None
     """Asked only when a pod must be made on an existing claim."""
     sighting: Sighting | None = None
+    lineage: Lineage | None = None
+    recovered: str | None = None
+    """The call with an unknown outcome that a person has looked into, as `<turn>/<step>`."""
 
 
 @dataclass(frozen=True)
@@ -194,7 +199,7 @@ def _update(seen: Observed, live: Manifest, agent: ObservedAgent, judged: pods.J
     report = seen.sighting.report if seen.sighting else None
     if agent.rollout_blocked:
         return Plan(verdict=_outdated("another session of this agent is not ready"), again=ROLLOUT_SECONDS)
-    if report is None or report.active_turn is not None:
+    if report is None or not is_idle(report):
         return Plan(verdict=_outdated("its turn has not ended"), again=TURN_SECONDS)
     return Plan([EndPod(live, between_turns=True)], waiting(Reason.UPDATING, "The pod is replaced between two turns."))
 
@@ -202,6 +207,11 @@ def _update(seen: Observed, live: Manifest, agent: ObservedAgent, judged: pods.J
 def _outdated(why: str) -> Verdict:
     said = f"The session accepts turns. Its pod will be replaced by one with the agent's current settings: {why}."
     return Verdict(ConditionStatus.TRUE, Reason.READY, said, Progress.RECONCILING)
+
+
+def is_idle(report: Report) -> bool:
+    """Whether nothing is lost but time when the pod goes now. A turn that waits for a person may do so for days."""
+    return report.active_turn is None or report.suspended is not None
 
 
 def is_outdated(live: Manifest, wanted_hash: str) -> bool:

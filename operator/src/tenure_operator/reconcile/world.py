@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from tenure_api.configuration import SessionConfig
 from tenure_operator.api_client import Api
 from tenure_operator.cache import Cache, Change, Name, name_of
-from tenure_operator.desired.pod import PodSettings
+from tenure_operator.desired.containers import PodSettings
 from tenure_operator.errors import ContendedError, ExistsError, NotFoundError, WaitingError
 from tenure_operator.events import Events
 from tenure_operator.kinds import Key, Kind, Manifest, Meta
@@ -30,6 +30,8 @@ class Fixed:
     pods: PodSettings
     public_keys: dict[str, str]
     """PEMs by issuer."""
+    gateway_url: str
+    """Base URL of the gateway, as session pods reach it."""
     excepted_networks: tuple[str, ...] = ()
     """What session pods must not reach, by the settings."""
 

@@ -1,0 +1,116 @@
+"""The container in which an agent's code runs. It is there only if a tool of the agent is code."""
+
+import hashlib
+from dataclasses import dataclass
+
+from tenure_api.agent import AgentSpec
+from tenure_api.fields import Amounts, Resources
+from tenure_api.tools import CodeSource
+from tenure_operator.desired.containers import PodSettings, amounts, security, with_defaults
+from tenure_operator.kinds import Manifest
+
+WORKSPACE = "workspace"
+EXECUTOR = "executor"
+EXECUTOR_USER = 65503
+FIRST_USER = 1_000_000_000
+USERS = 1_000_000_000
+
+CODE_MOUNT = "/workspace"
+EXECUTOR_MOUNT = "/opt/tenure"
+SOCKET_MOUNT = "/run/tenure/exec"
+
+DEFAULTS = Resources(requests=Amounts(cpu="10m", memory="32Mi"), limits=Amounts(cpu="1", memory="512Mi"))
+EXECUTOR_RESOURCES = Resources(requests=Amounts(cpu="10m", memory="32Mi"), limits=Amounts(memory="128Mi"))
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """What the code of an agent adds to its pods."""
+
+    init: list[Manifest]
+    """Containers that must have run before the sidecar starts."""
+    containers: list[Manifest]
+    volumes: list[Manifest]
+    sidecar_mounts: list[Manifest]
+
+
+def code_source(spec: AgentSpec) -> CodeSource | None:
+    """The agent's tool that is code; admission lets an agent have one at most."""
+    return next((tool.code for tool in spec.tools if tool.code is not None), None)
+
+
+def code_resources(given: Resources | None) -> Resources:
+    """What the container gets. There is always a limit: of an amount with a request only, the request is the limit."""
+    found = with_defaults(given, DEFAULTS)
+    requests, limits = found.requests or Amounts(), found.limits or Amounts()
+    bounded = Amounts(cpu=limits.cpu or requests.cpu, memory=limits.memory or requests.memory)
+    return Resources(requests=requests, limits=bounded)
+
+
+def code_user(session_uid: str) -> int:
+    """The user that a session's code runs as.
+
+    RLIMIT_NPROC counts the processes of a user on the whole node, so sessions must not share one.
+    """
+    number = int(hashlib.sha256(session_uid.encode()).hexdigest()[:8], 16)
+    return FIRST_USER + number % USERS
+
+
+def workspace(spec: AgentSpec, session_uid: str, settings: PodSettings) -> Workspace:
+    """The parts of a session's pod that run code; none if no tool of the agent is code."""
+    source = code_source(spec)
+    if source is None:
+        return Workspace([], [], [], [])
+    socket = {"name": "exec", "mountPath": SOCKET_MOUNT}
+    return Workspace(
+        init=[_executor(settings)],
+        containers=[_container(source, code_user(session_uid), socket, settings)],
+        volumes=[
+            {"name": EXECUTOR, "emptyDir": {}},
+            # In memory, where the size is a hard limit: code cannot have its pod evicted by filling the node's disk.
+            {"name": "exec", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
+            {"name": "workspace-tmp", "emptyDir": {"medium": "Memory", "sizeLimit": "64Mi"}},
+        ],
+        sidecar_mounts=[socket],
+    )
+
+
+def _executor(settings: PodSettings) -> Manifest:
+    """Puts the program that runs code where a user's own image finds it."""
+    return {
+        "name": EXECUTOR,
+        "image": settings.image,
+        "imagePullPolicy": settings.pull_policy,
+        "command": ["python3", "-m", "tenure_executor.install", EXECUTOR_MOUNT],
+        "resources": amounts(EXECUTOR_RESOURCES),
+        "securityContext": security(EXECUTOR_USER) | {"readOnlyRootFilesystem": True},
+        "volumeMounts": [{"name": EXECUTOR, "mountPath": EXECUTOR_MOUNT}],
+    }
+
+
+def _container(source: CodeSource, user: int, socket: Manifest, settings: PodSettings) -> Manifest:
+    limit = {"resourceFieldRef": {"containerName": WORKSPACE, "resource": "limits.memory"}}
+    return {
+        "name": WORKSPACE,
+        "image": source.image or settings.image,
+        "imagePullPolicy": settings.pull_policy,
+        # Isolated: else Python would run what code has put into its home, before the executor's walls stand.
+        "command": ["python3", "-I", f"{EXECUTOR_MOUNT}/executor.pyz"],
+        "workingDir": CODE_MOUNT,
+        "env": [
+            {"name": "HOME", "value": CODE_MOUNT},
+            {"name": "TMPDIR", "value": "/tmp"},  # noqa: S108 - of the container, not ours
+            {"name": "TENURE_EXEC_SOCKET", "value": f"{SOCKET_MOUNT}/exec.sock"},
+            {"name": "TENURE_MAX_PROCESSES", "value": str(source.max_processes)},
+            {"name": "TENURE_MEMORY_BYTES", "valueFrom": limit},
+            {"name": "TENURE_NETWORK", "value": source.network.value},
+        ],
+        "resources": amounts(code_resources(source.resources)),
+        "securityContext": security(user) | {"readOnlyRootFilesystem": True},
+        "volumeMounts": [
+            {"name": "state", "mountPath": CODE_MOUNT, "subPath": "workspace"},
+            socket,
+            {"name": "workspace-tmp", "mountPath": "/tmp"},  # noqa: S108 - of the container, not ours
+            {"name": EXECUTOR, "mountPath": EXECUTOR_MOUNT, "readOnly": True},
+        ],
+    }
