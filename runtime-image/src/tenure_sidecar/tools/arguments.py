@@ -4,6 +4,7 @@ What is wrong is said so that the model can mend it. `jsonschema` is imported wh
 """
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 from tenure_sidecar.tools.failure import ToolFailedError
@@ -33,10 +34,22 @@ def parsed(text: str) -> Json:
     return value
 
 
+def valid(schema: Json) -> bool:
+    """Whether it is a JSON schema."""
+    from jsonschema.exceptions import SchemaError
+    from jsonschema.validators import validator_for  # type: ignore[import-untyped]
+
+    try:
+        validator_for(schema).check_schema(schema)
+    except (SchemaError, RecursionError, re.error):
+        return False
+    return True
+
+
 def check(arguments: Json, schema: Json) -> None:
     """Raises `ToolFailedError` that names each argument that does not fit the schema, and what is wanted."""
     from jsonschema.exceptions import SchemaError, best_match
-    from jsonschema.validators import validator_for  # type: ignore[import-untyped]
+    from jsonschema.validators import validator_for
     from referencing import Registry
     from referencing.exceptions import Unresolvable
 
@@ -46,7 +59,7 @@ def check(arguments: Json, schema: Json) -> None:
         # A registry of its own, for the default one fetches what a $ref names from the network.
         problems = list(kind(schema, registry=Registry()).iter_errors(arguments))
         best = [best_match([problem]) for problem in problems[:_MOST_PROBLEMS]]
-    except (SchemaError, Unresolvable, RecursionError) as error:
+    except (SchemaError, Unresolvable, RecursionError, re.error) as error:
         raise ToolFailedError(f"The tool's schema is not valid ({type(error).__name__}); tell the user.") from None
     if best:
         told = "; ".join(dict.fromkeys(_told(problem) for problem in best if problem is not None))

@@ -12,6 +12,10 @@ class DownError(ToolFailedError):
     """The tool cannot be reached: the call surely took no effect."""
 
 
+class ForgottenError(ToolFailedError):
+    """The tool's server has forgotten the session, so it has not looked at the call."""
+
+
 class BusyError(ToolFailedError):
     """The tool says that it cannot answer now. `pause` is for how many seconds, if it says that too."""
 

@@ -11,8 +11,9 @@ from tenure_api.tools import Replay
 from tenure_sidecar.http_client import Client, Once
 from tenure_sidecar.proxy.credentials import Credentials
 from tenure_sidecar.tools.attempts import settled
-from tenure_sidecar.tools.exchange import Request, exchange, secrets_for_call
+from tenure_sidecar.tools.exchange import Request, Secrets, exchange, secrets_for_call
 from tenure_sidecar.tools.failure import ToolFailedError
+from tenure_sidecar.tools.source import Fixed
 from tenure_sidecar.tools.tool import Attempt, Function, Json, Outcome
 
 _PARAMETER = re.compile(r"\{([^{}]*)\}")
@@ -20,33 +21,26 @@ _WITHOUT_BODY = frozenset({"GET", "DELETE", "HEAD"})
 _JSON_BODY = ("content-type", "application/json")
 
 
-class HttpTool:
+class HttpTool(Fixed):
     """A tool by URL template."""
 
-    def __init__(self, client: Client, credentials: Credentials) -> None:
+    def __init__(self, tool: ToolConfig, config: HttpConfig, client: Client, credentials: Credentials) -> None:
+        super().__init__(tool, "", config.parameters, default_replay(config.method))
+        self._config = config
         self._client = client
         self._credentials = credentials
 
-    def functions(self, tool: ToolConfig) -> list[Function]:
-        """The one function."""
-        assert tool.http is not None  # noqa: S101 - the toolbox gives each tool to its own kind
-        replay = tool.replay or default_replay(tool.http.method)
-        return [Function(tool.name, tool, tool.description, tool.http.parameters, replay)]
-
     async def call(self, function: Function, arguments: Json, attempt: Attempt) -> Outcome:
         """Make the request. Raises `ToolFailedError`."""
-        config = function.tool.http
-        assert config is not None  # noqa: S101 - as above
-        return await requested(
-            self._client, self._credentials, config, function, from_template(config, arguments), attempt
-        )
+        request = from_template(self._config, arguments)
+        secrets = secrets_for_call(self._config.headers, self._credentials)
+        return await requested(self._client, request, secrets, function, attempt)
 
 
 async def requested(
-    client: Client, credentials: Credentials, config: HttpConfig, function: Function, request: Request, attempt: Attempt
+    client: Client, request: Request, secrets: Secrets, function: Function, attempt: Attempt
 ) -> Outcome:
-    """Make a request as the function's replay class allows. Raises `ToolFailedError`."""
-    secrets = secrets_for_call(config.headers, credentials)
+    """Make a request as the function's replay class allows. Raises nothing."""
     if function.replay is Replay.IDEMPOTENCY_KEY:
         request = request.with_headers([("idempotency-key", attempt.key)])
 
