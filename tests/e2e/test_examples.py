@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from harness.kube import eventually, is_ready
+from harness.documents import agents_of_tools_page
+from harness.kube import Manifest, eventually, is_ready
 from harness.model import ScriptedModel
 from harness.tenure import ROOT, Installed, Place
 
@@ -24,6 +25,11 @@ def test_an_example_is_accepted_by_the_api_server(place: Place, path: Path) -> N
     kube = place.kube
     text = yaml.safe_dump_all(documents)
     kube.run("apply", "--dry-run=server", "-f", "-", stdin=text)
+
+
+@pytest.mark.parametrize("shown", agents_of_tools_page(), ids=lambda a: a["metadata"]["name"])
+def test_a_manifest_on_the_page_about_tools_is_accepted_by_the_api_server(place: Place, shown: Manifest) -> None:
+    place.kube.run("apply", "--dry-run=server", "-f", "-", stdin=yaml.safe_dump(shown))
 
 
 def test_the_readmes_tour_works(tenure: Installed) -> None:
