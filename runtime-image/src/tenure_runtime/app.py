@@ -5,6 +5,7 @@ import hmac
 import json
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from typing import Any
 
 from starlette.applications import Starlette
@@ -64,12 +65,13 @@ class ChatCompletions:
         try:
             request = _parsed(body)
             streams = bool(request.get("stream"))
-            async for piece in self._loop.answer(request):
-                if not started:
-                    headers = _EVENTS if streams else _DOCUMENT
-                    await send({"type": "http.response.start", "status": 200, "headers": headers})
-                    started = True
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
+            async with aclosing(self._loop.answer(request)) as pieces:
+                async for piece in pieces:
+                    if not started:
+                        headers = _EVENTS if streams else _DOCUMENT
+                        await send({"type": "http.response.start", "status": 200, "headers": headers})
+                        started = True
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
         except FaultError as fault:
             _log.warning("a request failed with status %d, code %s", fault.status, fault.error.get("code"))
             if not started:

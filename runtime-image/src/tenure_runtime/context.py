@@ -1,8 +1,9 @@
 """Which messages of a conversation the model gets to read.
 
-A turn is a user message and what follows it. User messages in a row are one turn, since together they are what was
-asked. The last turn is the current input. Turns before it can be left out, whole and oldest first; system and developer
-messages never are, wherever they stand.
+A turn is a user message and what follows it, calls of tools and their results too. User messages in a row are one turn,
+since together they are what was asked. The last turn is the current one: its input, and its rounds so far. Turns before
+it can be left out, whole and oldest first; system and developer messages never are, wherever they stand. As only whole
+turns go, a result is never parted from the message that asked for it.
 """
 
 import json

@@ -2,7 +2,8 @@
 
 FaultError            has a status and an error object
 ├─ BadRequestError      the request itself cannot be served
-└─ ModelError           the model call failed, or ended before its answer was complete
+├─ ModelError           the model call failed, or ended before its answer was complete
+└─ ToolCallError        the sidecar did not take a tool call; that a tool failed is no such error
 """
 
 import re
@@ -71,6 +72,24 @@ class ModelError(FaultError):
         """No usable answer. `what` says so in a sentence; of `error` only the type is told."""
         told = f" ({type(error).__name__})" if error is not None else ""
         return cls(502, _error(what + told, "server_error", "model_call_failed"))
+
+
+class ToolCallError(FaultError):
+    """A tool call was refused by the sidecar, or it could not be asked."""
+
+    @classmethod
+    def refused(cls, error: APIStatusError) -> "ToolCallError":
+        """An error status of the sidecar, passed on with its code and message."""
+        said = error.body if isinstance(error.body, dict) else {}
+        code, message = said.get("code"), said.get("message")
+        if not isinstance(message, str):
+            message = f"the sidecar answered {error.status_code} to a tool call"
+        return cls(error.status_code, _error(message, "tenure_error", code if isinstance(code, str) else None))
+
+    @classmethod
+    def broken(cls, what: str, error: Exception) -> "ToolCallError":
+        """No usable answer. `what` says so in a sentence; of `error` only the type is told."""
+        return cls(502, _error(f"{what} ({type(error).__name__})", "server_error", "tool_call_failed"))
 
 
 def _error(message: str, type_: str, code: str | None = None, param: str | None = None) -> dict[str, Any]:

@@ -8,8 +8,8 @@ The SDK's own retries are off: the sidecar numbers the model calls of a turn, an
 """
 
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from typing import Any, Protocol
 
 import httpx2
@@ -18,6 +18,7 @@ from openai import APIConnectionError, APIError, APIStatusError, AsyncOpenAI, As
 from tenure_api.wire import CUT_HEADER
 from tenure_runtime import responses
 from tenure_runtime.errors import BadRequestError, ModelError
+from tenure_runtime.rounds import as_chunk
 from tenure_runtime.settings import Settings
 
 KEEP_ALIVE_SECONDS = 30.0
@@ -45,11 +46,18 @@ def client(settings: Settings) -> AsyncOpenAI:
 class Model(Protocol):
     """A model that answers chat completions."""
 
-    def ask(self, request: dict[str, Any], cut: int) -> AsyncIterator[bytes]:
+    def ask(self, request: dict[str, Any], cut: int) -> AsyncGenerator[bytes, None]:
         """The answer to the body of a chat completion, in pieces as they come.
 
         Server-sent events if the request says `stream`, else one JSON document. `cut` turns have been left out of the
         request. Raises `ModelError`, before the first piece if the call was refused.
+        """
+        ...
+
+    def chunks(self, request: dict[str, Any], cut: int) -> AsyncGenerator[object, None]:
+        """The same answer as decoded chunks of a stream; all of it is one chunk if the request does not say `stream`.
+
+        Whether they are proper chunks is for the caller to see.
         """
         ...
 
@@ -60,7 +68,7 @@ class ChatCompletionsModel:
     def __init__(self, client: AsyncOpenAI) -> None:
         self._client = client
 
-    async def ask(self, request: dict[str, Any], cut: int) -> AsyncIterator[bytes]:
+    async def ask(self, request: dict[str, Any], cut: int) -> AsyncGenerator[bytes, None]:
         """See `Model.ask`."""
         async with _call(self._client, "/chat/completions", request, cut) as stream:
             if request.get("stream"):
@@ -69,6 +77,15 @@ class ChatCompletionsModel:
             else:
                 yield await stream.response.aread()
 
+    async def chunks(self, request: dict[str, Any], cut: int) -> AsyncGenerator[object, None]:
+        """See `Model.chunks`."""
+        async with _call(self._client, "/chat/completions", request, cut) as stream:
+            if request.get("stream"):
+                async for chunk in stream:
+                    yield chunk
+            else:
+                yield as_chunk(json.loads(await stream.response.aread()))
+
 
 class ResponsesModel:
     """A model that speaks the Responses API; request and answer are translated."""
@@ -76,18 +93,33 @@ class ResponsesModel:
     def __init__(self, client: AsyncOpenAI) -> None:
         self._client = client
 
-    async def ask(self, request: dict[str, Any], cut: int) -> AsyncIterator[bytes]:
+    async def ask(self, request: dict[str, Any], cut: int) -> AsyncGenerator[bytes, None]:
         """See `Model.ask`."""
+        streams = bool(request.get("stream"))
+        async with aclosing(self._translated(request, cut)) as documents:
+            async for document in documents:
+                text = json.dumps(document).encode()
+                yield b"data: " + text + b"\n\n" if streams else text
+        if streams:
+            yield DONE
+
+    async def chunks(self, request: dict[str, Any], cut: int) -> AsyncGenerator[object, None]:
+        """See `Model.chunks`."""
+        async with aclosing(self._translated(request, cut)) as documents:
+            async for document in documents:
+                yield document if request.get("stream") else as_chunk(document)
+
+    async def _translated(self, request: dict[str, Any], cut: int) -> AsyncGenerator[dict[str, Any], None]:
+        """The chunks of a chat completion, or the whole of it if the request does not say `stream`."""
         async with _call(self._client, "/responses", responses.request(request), cut) as stream:
             if not request.get("stream"):
-                yield json.dumps(responses.completion(json.loads(await stream.response.aread()))).encode()
+                yield responses.completion(json.loads(await stream.response.aread()))
                 return
             translation = responses.Translation()
             async for event in stream:
                 for chunk in translation.chunks(event):
-                    yield b"data: " + json.dumps(chunk).encode() + b"\n\n"
+                    yield chunk
             translation.finish()
-            yield DONE
 
 
 @asynccontextmanager

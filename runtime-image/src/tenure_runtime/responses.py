@@ -9,9 +9,9 @@ from typing import Any
 
 from tenure_runtime.errors import BadRequestError, ModelError
 
-_SAME = ("model", "stream", "temperature", "top_p")
+_SAME = ("model", "stream", "temperature", "top_p", "parallel_tool_calls")
 _OUTPUT_LIMITS = ("max_completion_tokens", "max_tokens")
-_KNOWN = {*_SAME, *_OUTPUT_LIMITS, "messages", "stream_options"}
+_KNOWN = {*_SAME, *_OUTPUT_LIMITS, "messages", "stream_options", "tools"}
 _ROLES = ("system", "developer", "user", "assistant")
 
 
@@ -25,21 +25,46 @@ def request(chat: dict[str, Any]) -> dict[str, Any]:
         if chat.get(name) is not None:
             body["max_output_tokens"] = chat[name]
             break
-    body["input"] = [_item(message) for message in chat["messages"]]
+    body["input"] = [item for message in chat["messages"] for item in _items(message)]
+    if chat.get("tools"):
+        body["tools"] = [_tool(tool) for tool in chat["tools"]]
     body["store"] = False
     return body
 
 
-def _item(message: dict[str, Any]) -> dict[str, str]:
+def _tool(tool: object) -> dict[str, Any]:
+    """A function tool. Without `strict` the Responses API assumes true, and chat completions false."""
+    match tool:
+        case {"type": "function", "function": dict(function)}:
+            return {"type": "function", "strict": False, **function}
+    raise BadRequestError("only function tools can be sent to a model that speaks the Responses API", param="tools")
+
+
+def _items(message: dict[str, Any]) -> Iterator[dict[str, Any]]:
     role = message.get("role")
+    if role == "tool":
+        output = _text(message.get("content"))
+        yield {"type": "function_call_output", "call_id": message.get("tool_call_id"), "output": output}
+        return
     if role not in _ROLES:
         raise BadRequestError(f"messages of the role {role!r} cannot be sent to a model that speaks the Responses API")
-    content = message.get("content")
+    calls = message.get("tool_calls") or ()
+    if message.get("content") or not calls:
+        yield {"role": role, "content": _text(message.get("content"))}
+    for call in calls:
+        match call:
+            case {"id": call_id, "function": {"name": name, "arguments": arguments}}:
+                yield {"type": "function_call", "call_id": call_id, "name": name, "arguments": arguments}
+            case _:
+                raise BadRequestError("a tool call must have an id and a function with a name and arguments")
+
+
+def _text(content: object) -> str:
     if isinstance(content, list) and all(isinstance(part, dict) and part.get("type") == "text" for part in content):
         content = "".join(str(part.get("text", "")) for part in content)
     if not isinstance(content, str):
         raise BadRequestError("only messages of text can be sent to a model that speaks the Responses API")
-    return {"role": role, "content": content}
+    return content
 
 
 def completion(response: dict[str, Any]) -> dict[str, Any]:
@@ -51,7 +76,7 @@ def completion(response: dict[str, Any]) -> dict[str, Any]:
         if item.get("type") == "message"
         for part in item.get("content", [])
     )
-    message = {"role": "assistant", "content": text}
+    message = {"role": "assistant", "content": text, **_tool_calls(response)}
     choice = {"index": 0, "message": message, "finish_reason": reason, "logprobs": None}
     return {**_head(response, "chat.completion"), "choices": [choice], "usage": _usage(response)}
 
@@ -59,7 +84,8 @@ def completion(response: dict[str, Any]) -> dict[str, Any]:
 class Translation:
     """Translates the events of one streamed answer.
 
-    Nothing is said before the first text, so that until then an answer can still be refused as a whole.
+    Nothing is said before the first text, so that until then an answer can still be refused as a whole. Function calls
+    are taken from the last event, which has all of them whole.
     """
 
     def __init__(self) -> None:
@@ -84,7 +110,7 @@ class Translation:
                 response = event.get("response") or {}
                 reason = _finish_reason(response)
                 yield from self._begin()
-                yield self._chunk({}, reason)
+                yield self._chunk(_tool_calls(response), reason)
                 yield {**self._head, "choices": [], "usage": _usage(response)}
                 self._ended = True
             case "error":
@@ -114,10 +140,25 @@ def _head(response: dict[str, Any], kind: str) -> dict[str, Any]:
     }
 
 
+def _tool_calls(response: dict[str, Any]) -> dict[str, Any]:
+    """The field `tool_calls` of a message or delta; empty if the model calls nothing."""
+    calls = [item for item in response.get("output") or () if item.get("type") == "function_call"]
+    entries = [
+        {
+            "index": n,
+            "id": item.get("call_id"),
+            "type": "function",
+            "function": {"name": item.get("name"), "arguments": item.get("arguments")},
+        }
+        for n, item in enumerate(calls)
+    ]
+    return {"tool_calls": entries} if entries else {}
+
+
 def _finish_reason(response: dict[str, Any]) -> str:
     match response.get("status"):
         case "completed":
-            return "stop"
+            return "tool_calls" if _tool_calls(response) else "stop"
         case "incomplete":
             why = (response.get("incomplete_details") or {}).get("reason")
             return "content_filter" if why == "content_filter" else "length"

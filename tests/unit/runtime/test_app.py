@@ -14,6 +14,7 @@ from tenure_runtime.app import application
 from tenure_runtime.loop import AgentLoop
 from tenure_runtime.model import ChatCompletionsModel, ResponsesModel, client
 from tenure_runtime.settings import ModelApi, Settings
+from tenure_runtime.tools import SidecarTools
 
 TOKEN = "pod-token"
 
@@ -56,7 +57,7 @@ async def serve(api: ModelApi, window: int | None = None) -> AsyncIterator[Runti
     async with serving(model) as model_url:
         sdk = client(Settings(base_url=model_url, api_key=TOKEN, api=api))
         speaker = ChatCompletionsModel(sdk) if api == "ChatCompletions" else ResponsesModel(sdk)
-        async with serving(application(AgentLoop(speaker, window), TOKEN)) as url:
+        async with serving(application(AgentLoop(speaker, SidecarTools(sdk), window), TOKEN)) as url:
             headers = {"Authorization": f"Bearer {TOKEN}"}
             async with httpx.AsyncClient(base_url=url, headers=headers, timeout=20, trust_env=False) as http:
                 yield Runtime(model, http)
@@ -130,7 +131,7 @@ async def test_an_answer_that_breaks_off_has_no_end(runtime: Runtime) -> None:
 
 async def test_a_model_that_cannot_be_reached_is_an_error_with_a_sentence() -> None:
     sdk = client(Settings(base_url="http://127.0.0.1:9/v1", api_key=TOKEN))
-    async with serving(application(AgentLoop(ChatCompletionsModel(sdk), None), TOKEN)) as url:
+    async with serving(application(AgentLoop(ChatCompletionsModel(sdk), SidecarTools(sdk), None), TOKEN)) as url:
         headers = {"Authorization": f"Bearer {TOKEN}"}
         async with httpx.AsyncClient(base_url=url, headers=headers, trust_env=False) as http:
             answer = await http.post("/chat/completions", json=body("hi"))

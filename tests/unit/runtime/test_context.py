@@ -120,3 +120,32 @@ def test_room_for_the_answer_is_what_was_asked_for_but_never_more_than_half_the_
     assert reserve(1000, None) == 250
     assert reserve(1000, 100) == 100
     assert reserve(1000, 5000) == 500
+
+
+CALLS = st.lists(st.integers(1, 3), max_size=3)
+
+
+@given(st.lists(CALLS, min_size=1, max_size=5), st.data())
+def test_results_of_tools_are_never_parted_from_the_message_that_asked_for_them(
+    turns: list[list[int]], data: st.DataObject
+) -> None:
+    messages: list[Message] = [{"role": "system", "content": "s"}]
+    for rounds in turns:
+        messages.append({"role": "user", "content": "u"})
+        for count in rounds:
+            ids = [f"c{n}" for n in range(count)]
+            messages.append({"role": "assistant", "content": None, "tool_calls": [{"id": i} for i in ids]})
+            messages += [{"role": "tool", "tool_call_id": i, "content": "r"} for i in ids]
+        messages.append({"role": "assistant", "content": "a"})
+    conversation = Conversation(messages[:-1] if data.draw(st.booleans()) else messages)
+    kept = conversation.without(data.draw(st.integers(0, conversation.turns)))
+    assert kept[1]["role"] == "user", "what is left begins with a question, never with a result"
+    open_: list[str] = []
+    for message in kept:
+        if message["role"] == "tool":
+            assert message["tool_call_id"] == open_.pop(0)
+        else:
+            assert open_ == []
+            open_ = [call["id"] for call in message.get("tool_calls", ())]
+    rounds_of_the_last = [m for m in kept if "tool_calls" in m][-len(turns[-1]) or len(kept) :]
+    assert len(rounds_of_the_last) == len(turns[-1]), "the rounds of the current turn all stay"

@@ -1,10 +1,12 @@
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
 
 from tenure_runtime.errors import BadRequestError, ModelError
 from tenure_runtime.loop import AgentLoop
+from tenure_runtime.model import Model
+from tenure_runtime.rounds import Call
 
 TURNS = [m for n in range(8) for m in ({"role": "user", "content": f"q{n}"}, {"role": "assistant", "content": f"a{n}"})]
 REQUEST = {"model": "helper", "messages": [*TURNS, {"role": "user", "content": "now"}]}
@@ -19,7 +21,7 @@ class NarrowModel:
         self._turns = turns
         self._refusal = (status, error or TOO_LONG)
 
-    async def ask(self, request: dict[str, Any], cut: int) -> AsyncIterator[bytes]:
+    async def ask(self, request: dict[str, Any], cut: int) -> AsyncGenerator[bytes, None]:
         users = [m["content"] for m in request["messages"] if m["role"] == "user"]
         assert users[-1] == "now"
         self.asked.append((cut, len(users)))
@@ -28,21 +30,29 @@ class NarrowModel:
         yield b"one "
         yield b"two"
 
+    def chunks(self, request: dict[str, Any], cut: int) -> AsyncGenerator[object, None]:
+        raise AssertionError("without tools the answer is passed on as it is")
 
-async def answer(loop: AgentLoop, request: dict[str, Any] = REQUEST) -> bytes:
-    return b"".join([piece async for piece in loop.answer(request)])
+
+class NoTools:
+    async def call(self, call: Call) -> str:
+        raise AssertionError("no tool is called")
+
+
+async def answer(model: Model, window: int | None = None, request: dict[str, Any] = REQUEST) -> bytes:
+    return b"".join([piece async for piece in AgentLoop(model, NoTools(), window).answer(request)])
 
 
 async def test_a_refusal_as_too_long_leaves_out_half_of_the_turns_until_it_fits() -> None:
     model = NarrowModel(turns=2)
-    assert await answer(AgentLoop(model, None)) == b"one two"
+    assert await answer(model) == b"one two"
     assert model.asked == [(0, 9), (4, 5), (6, 3), (7, 2)]
 
 
 async def test_the_refusal_is_passed_on_when_nothing_is_left_to_cut() -> None:
     model = NarrowModel(turns=0)
     with pytest.raises(ModelError) as refused:
-        await answer(AgentLoop(model, None))
+        await answer(model)
     assert refused.value.error == TOO_LONG
     assert model.asked[-1] == (8, 1)
 
@@ -58,7 +68,7 @@ async def test_the_refusal_is_passed_on_when_nothing_is_left_to_cut() -> None:
 async def test_other_errors_are_not_asked_again(status: int, error: dict[str, Any]) -> None:
     model = NarrowModel(turns=0, error=error, status=status)
     with pytest.raises(ModelError):
-        await answer(AgentLoop(model, None))
+        await answer(model)
     assert len(model.asked) == 1
 
 
@@ -79,35 +89,40 @@ def test_endpoints_say_too_long_in_their_own_ways(error: dict[str, Any]) -> None
 
 async def test_with_a_known_window_old_turns_are_left_out_before_the_model_refuses() -> None:
     model = NarrowModel(turns=9)
-    assert await answer(AgentLoop(model, 60)) == b"one two"
+    assert await answer(model, 60) == b"one two"
     assert model.asked == [(4, 5)]
 
 
 async def test_room_for_a_long_answer_costs_more_turns() -> None:
     model = NarrowModel(turns=9)
-    await answer(AgentLoop(model, 60), {**REQUEST, "max_completion_tokens": 30})
+    await answer(model, 60, {**REQUEST, "max_completion_tokens": 30})
     assert model.asked == [(6, 3)]
 
 
 async def test_the_same_request_leads_to_the_same_calls() -> None:
     first, second = NarrowModel(turns=3), NarrowModel(turns=3)
-    await answer(AgentLoop(first, 70))
-    await answer(AgentLoop(second, 70))
+    await answer(first, 70)
+    await answer(second, 70)
     assert first.asked == second.asked
 
 
 @pytest.mark.parametrize("messages", [None, [], "hi", [1]])
 async def test_a_request_without_messages_is_refused(messages: object) -> None:
     with pytest.raises(BadRequestError) as refused:
-        await answer(AgentLoop(NarrowModel(1), None), {"messages": messages})
+        await answer(NarrowModel(1), request={"messages": messages})
     assert refused.value.status == 400
 
 
 async def test_an_empty_answer_is_an_error() -> None:
     class SilentModel:
-        async def ask(self, request: dict[str, Any], cut: int) -> AsyncIterator[bytes]:
+        async def ask(self, request: dict[str, Any], cut: int) -> AsyncGenerator[bytes, None]:
             return
             yield b""
 
-    with pytest.raises(ModelError):
-        await answer(AgentLoop(SilentModel(), None))
+        async def chunks(self, request: dict[str, Any], cut: int) -> AsyncGenerator[object, None]:
+            return
+            yield b""
+
+    for request in (REQUEST, {**REQUEST, "tools": [{"type": "function"}]}):
+        with pytest.raises(ModelError):
+            await answer(SilentModel(), request=request)

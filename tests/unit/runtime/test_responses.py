@@ -48,11 +48,77 @@ def test_parameters_are_carried_over() -> None:
 
 def test_what_cannot_be_translated_is_refused_and_named() -> None:
     with pytest.raises(BadRequestError) as refused:
-        responses.request({**CHAT, "tools": []})
-    assert refused.value.error["param"] == "tools"
-    for message in ({"role": "tool", "content": "x"}, {"role": "user", "content": [{"type": "image_url"}]}):
+        responses.request({**CHAT, "seed": 1})
+    assert refused.value.error["param"] == "seed"
+    with pytest.raises(BadRequestError):
+        responses.request({**CHAT, "tools": [{"type": "custom", "custom": {"name": "shell"}}]})
+    for message in (
+        {"role": "function", "content": "x"},
+        {"role": "user", "content": [{"type": "image_url"}]},
+        {"role": "assistant", "content": None, "tool_calls": [{"id": "call_1", "custom": {}}]},
+    ):
         with pytest.raises(BadRequestError):
             responses.request({**CHAT, "messages": [message]})
+
+
+def test_tools_and_calls_and_their_results_become_what_the_responses_api_has_for_them() -> None:
+    parameters = {"type": "object", "properties": {}}
+    described = {"name": "look", "description": "Looks.", "parameters": parameters}
+    calls = [
+        {"id": f"call_{n}", "type": "function", "function": {"name": "look", "arguments": f'{{"n": {n}}}'}}
+        for n in range(2)
+    ]
+    messages = [
+        {"role": "user", "content": "look"},
+        {"role": "assistant", "content": "I look.", "tool_calls": calls[:1]},
+        {"role": "tool", "tool_call_id": "call_0", "content": "seen"},
+        {"role": "assistant", "content": None, "tool_calls": calls[1:]},
+        {"role": "tool", "tool_call_id": "call_1", "content": ""},
+    ]
+    chat = {"model": "helper", "messages": messages, "tools": [{"type": "function", "function": described}]}
+    body = responses.request({**chat, "parallel_tool_calls": False})
+    assert body["tools"] == [{"type": "function", "strict": False, **described}]
+    assert body["parallel_tool_calls"] is False
+    assert body["input"] == [
+        {"role": "user", "content": "look"},
+        {"role": "assistant", "content": "I look."},
+        {"type": "function_call", "call_id": "call_0", "name": "look", "arguments": '{"n": 0}'},
+        {"type": "function_call_output", "call_id": "call_0", "output": "seen"},
+        {"type": "function_call", "call_id": "call_1", "name": "look", "arguments": '{"n": 1}'},
+        {"type": "function_call_output", "call_id": "call_1", "output": ""},
+    ]
+
+
+def test_a_tool_that_is_strict_stays_strict() -> None:
+    tool = {"type": "function", "function": {"name": "look", "strict": True}}
+    assert responses.request({**CHAT, "tools": [tool]})["tools"][0]["strict"] is True
+
+
+CALLED: dict[str, Any] = {
+    "output": [
+        {"type": "message", "content": [{"type": "output_text", "text": "I look."}]},
+        {"type": "function_call", "id": "fc_1", "call_id": "call_1", "name": "look", "arguments": "{}"},
+        {"type": "function_call", "id": "fc_2", "call_id": "call_2", "name": "touch", "arguments": '{"x": 1}'},
+    ]
+}
+ENTRIES = [
+    {"index": 0, "id": "call_1", "type": "function", "function": {"name": "look", "arguments": "{}"}},
+    {"index": 1, "id": "call_2", "type": "function", "function": {"name": "touch", "arguments": '{"x": 1}'}},
+]
+
+
+def test_function_calls_become_tool_calls() -> None:
+    choice = responses.completion(answered(**CALLED))["choices"][0]
+    assert choice["message"] == {"role": "assistant", "content": "I look.", "tool_calls": ENTRIES}
+    assert choice["finish_reason"] == "tool_calls"
+
+
+def test_function_calls_of_a_stream_become_tool_calls() -> None:
+    arguments = {"type": "response.function_call_arguments.delta", "output_index": 1, "delta": "{}"}
+    completed = {"type": "response.completed", "response": answered(**CALLED)}
+    last = [c["choices"][0] for c in chunks(CREATED, delta("I look."), arguments, completed) if c["choices"]][-1]
+    assert last["delta"] == {"tool_calls": ENTRIES}
+    assert last["finish_reason"] == "tool_calls"
 
 
 def test_an_answer_becomes_a_chat_completion() -> None:
