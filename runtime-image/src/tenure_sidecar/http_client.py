@@ -9,6 +9,7 @@ import asyncio
 from types import SimpleNamespace
 
 import aiohttp
+import yarl
 
 from tenure_sidecar.errors import BrokenError, ConnectError, GarbageError, HttpError
 
@@ -131,7 +132,7 @@ class Client:
         try:
             response = await self._session_for(used.once).request(
                 method,
-                url,
+                _exact(url),
                 headers=texts,
                 data=body,
                 allow_redirects=False,
@@ -142,7 +143,7 @@ class Client:
             raise ConnectError(f"cannot connect to {error.host}:{error.port}: {error.strerror or error}") from error
         except (aiohttp.ServerTimeoutError, TimeoutError) as error:
             raise ConnectError(f"cannot connect within {_CONNECT_SECONDS} s") from error
-        except aiohttp.InvalidURL as error:
+        except (aiohttp.InvalidURL, ValueError) as error:
             raise ConnectError("cannot connect: the URL has no proper host") from error
         except aiohttp.ClientError as error:
             raise _read_error(error) from error
@@ -156,6 +157,11 @@ class Client:
             return self._single
         self._session = self._session or _session(aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE_SECONDS))
         return self._session
+
+
+def _exact(url: str) -> yarl.URL | str:
+    """A URL that is encoded already, as it is: else yarl decodes what it thinks needs no code."""
+    return yarl.URL(url, encoded=True) if url.isascii() and url.isprintable() and " " not in url else url
 
 
 def _session(connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:

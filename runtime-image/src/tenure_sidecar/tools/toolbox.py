@@ -6,15 +6,15 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from tenure_api.conditions import Reason
-from tenure_api.configuration import HeaderSource, SessionConfig, ToolConfig
+from tenure_api.configuration import CodeConfig, HeaderSource, SessionConfig, ToolConfig
 from tenure_api.tools import Replay
 from tenure_api.wire import ToolHealth
 from tenure_sidecar import waiting
 from tenure_sidecar.http_client import Client
 from tenure_sidecar.proxy.credentials import CredentialError, Credentials
+from tenure_sidecar.tools import code
 from tenure_sidecar.tools.agent import AgentTool
 from tenure_sidecar.tools.arguments import check, parsed
 from tenure_sidecar.tools.attempts import unknown
@@ -32,28 +32,7 @@ _GRACE_SECONDS = 5.0
 """What a call may take beyond its time-out, to say what came of it."""
 _BUG_SECONDS = 30.0
 
-_CODE = (
-    "Runs a program in a Linux container that has the files of this conversation in /workspace, its working directory. "
-    "Files there are kept between calls; processes are not. Returns what the program prints, and how it ended."
-)
-_CODE_PARAMETERS: Json = {
-    "type": "object",
-    "properties": {
-        "language": {"type": "string", "enum": ["python", "shell"]},
-        "code": {"type": "string", "description": "The whole program."},
-    },
-    "required": ["language", "code"],
-    "additionalProperties": False,
-}
-
 log = logging.getLogger(__name__)
-
-
-class Runner(Protocol):
-    """Runs programs in the workspace container."""
-
-    async def run(self, arguments: Json, timeout: float, attempt: Attempt) -> Outcome:
-        """Run one within a time. Raises `ToolFailedError`."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +42,8 @@ class Surroundings:
     config: Callable[[], SessionConfig | None]
     credentials: Credentials
     client: Client
-    runner: Runner
+    executor: Path
+    """Socket of the executor in the workspace container."""
     gateway_token: Path
     """File of the token by which the gateway knows this pod."""
     remember: Remember
@@ -73,9 +53,9 @@ class Surroundings:
 class CodeTool(Fixed):
     """A tool that runs programs."""
 
-    def __init__(self, tool: ToolConfig, runner: Runner) -> None:
-        super().__init__(tool, _CODE, _CODE_PARAMETERS, Replay.NEVER)
-        self._runner = runner
+    def __init__(self, tool: ToolConfig, config: CodeConfig, executor: Path) -> None:
+        super().__init__(tool, code.description(tool), code.PARAMETERS, Replay.NEVER)
+        self._runner = code.CodeRunner(executor, config.memory)
 
     async def call(self, function: Function, arguments: Json, attempt: Attempt) -> Outcome:
         """Run a program."""
@@ -207,7 +187,7 @@ class Tools:
             return HttpTool(tool, tool.http, around.client, around.credentials)
         if tool.agent is not None:
             return AgentTool(tool, tool.agent, around.client, self._gateway_url, around.gateway_token)
-        return CodeTool(tool, around.runner) if tool.code is not None else WaitTool(tool)
+        return CodeTool(tool, tool.code, around.executor) if tool.code is not None else WaitTool(tool)
 
     def _gateway_url(self) -> str:
         config = self._around.config()
