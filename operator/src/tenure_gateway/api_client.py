@@ -19,7 +19,7 @@ from kubernetes.aio.client.configuration import Configuration
 from kubernetes.aio.config import load_incluster_config, load_kube_config
 
 from tenure_api.names import GROUP, VERSION
-from tenure_gateway.faults import ClusterRefused, ClusterUnavailable
+from tenure_gateway.faults import ClusterRefused, ClusterUnavailable, NameTaken
 from tenure_gateway.ids import Key
 
 log = logging.getLogger(__name__)
@@ -86,9 +86,14 @@ class Cluster:
         return None if status == 404 else _ok(status, body)
 
     async def create_session(self, manifest: Object) -> Object:
-        """Creates an AgentSession. Raises `ClusterRefused` if the API server refuses it, or `ClusterUnavailable`."""
+        """Creates an AgentSession.
+
+        Raises `NameTaken`, another `ClusterRefused` if the API server refuses it, or `ClusterUnavailable`.
+        """
         key = Key(manifest["metadata"]["namespace"], "")
         status, body = await self._call("POST", _path(SESSIONS, key).rstrip("/"), manifest)
+        if status == 409 and body.get("reason") == "AlreadyExists":
+            raise NameTaken("There is a session of this name already.")
         if status in (400, 403, 404, 409, 422):
             raise ClusterRefused(f"The session cannot be created: {body.get('message', 'refused')}.")
         return _ok(status, body)

@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import Any, Generic, Protocol, TypeVar
 
 from tenure_api.conditions import ConditionStatus, ConditionType
-from tenure_api.names import METADATA_ANNOTATION
+from tenure_api.names import METADATA_ANNOTATION, PARENT_LABEL
 from tenure_gateway.faults import NotReady, SessionGone, SessionStalled
 from tenure_gateway.ids import Key
 
@@ -31,6 +31,8 @@ class AgentView:
     created: int
     blocked: str | None
     """Why it starts no sessions before somebody mends it, as its conditions say; None if it does."""
+    delegates: frozenset[str]
+    """Names of the agents that it may call as tools."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,12 @@ class SessionView:
     """What its condition `Stalled` says, while it is."""
     waiting: str
     """What its condition `Ready` says, while it is not."""
+    pod: str | None
+    """Name of its pod."""
+    parent: str | None
+    """Name of the session that a call of a tool made it for."""
+    owner: str | None
+    """UID of that session."""
     deleting: bool
 
 
@@ -98,6 +106,9 @@ def agent_view(obj: Object) -> AgentView:
         version=int(obj["metadata"]["resourceVersion"]),
         created=_created(obj),
         blocked=None if waits or ready is None or ready.get("status") != ConditionStatus.FALSE else _says(ready),
+        delegates=frozenset(
+            tool["agent"]["name"] for tool in obj.get("spec", {}).get("tools", ()) if tool.get("agent")
+        ),
     )
 
 
@@ -107,6 +118,7 @@ def session_view(obj: Object) -> SessionView:
     ready = conditions.get(ConditionType.READY)
     stalled = conditions.get(ConditionType.STALLED)
     key = _key(obj)
+    owners = [ref["uid"] for ref in obj["metadata"].get("ownerReferences", ()) if ref["kind"] == "AgentSession"]
     return SessionView(
         key=key,
         version=int(obj["metadata"]["resourceVersion"]),
@@ -118,6 +130,9 @@ def session_view(obj: Object) -> SessionView:
         address=obj.get("status", {}).get("podIP") if _holds(ready) else None,
         stalled=_says(stalled) if _holds(stalled) else None,
         waiting=_says(ready) or "its pod is being started",
+        pod=obj.get("status", {}).get("podName"),
+        parent=obj["metadata"].get("labels", {}).get(PARENT_LABEL),
+        owner=owners[0] if owners else None,
         deleting="deletionTimestamp" in obj["metadata"],
     )
 

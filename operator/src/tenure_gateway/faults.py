@@ -3,11 +3,13 @@
     Fault
     ├── ClusterUnavailable     the API server does not answer, or not as it should
     ├── ClusterRefused         the API server refuses an object: quota, admission
+    │   └── NameTaken          there is one of this name already
+    ├── KeyReused              an Idempotency-Key was used for something else before
     ├── SessionGone            the session was deleted while it was needed
     ├── SessionStalled         the session needs somebody's help
     ├── NotReady               the session's pod did not answer within the time that a request is held
     ├── TurnRefused            the session's sidecar says no
-    ├── TurnInterrupted        the pod broke after text of the answer had been passed on
+    ├── TurnInterrupted        text of the answer that had been passed on became void
     └── TurnTimeout            the turn takes longer than a request may
 
 Messages are for the caller.
@@ -26,6 +28,14 @@ class ClusterUnavailable(Fault):
 
 class ClusterRefused(Fault):
     """The API server refuses an object."""
+
+
+class NameTaken(ClusterRefused):
+    """There is an object of this name already."""
+
+
+class KeyReused(Fault):
+    """An Idempotency-Key was used for something else before."""
 
 
 class SessionGone(Fault):
@@ -54,7 +64,7 @@ class TurnRefused(Fault):
 
 
 class TurnInterrupted(Fault):
-    """The pod broke, or began the answer again, after text had been passed on. The turn completes by itself."""
+    """Text that was passed on became void, and the API has no words for that. The turn completes by itself."""
 
 
 class TurnTimeout(Fault):

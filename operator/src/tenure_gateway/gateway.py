@@ -9,15 +9,23 @@ import aiohttp
 
 from tenure_api.tokens import Signer
 from tenure_gateway.access import Access, Reviewer
+from tenure_gateway.answers import Answers
 from tenure_gateway.api_client import AGENTS, SESSIONS, Sink
+from tenure_gateway.chat_routes import ChatRoutes
+from tenure_gateway.conversations_routes import ConversationsRoutes
+from tenure_gateway.delegation import Delegation
 from tenure_gateway.directory import Directory
 from tenure_gateway.front import Front
 from tenure_gateway.metrics import Metrics
-from tenure_gateway.routes import Lifetimes, Routes, application, templates
+from tenure_gateway.places import Lifetimes, Places
+from tenure_gateway.pods import Pods
+from tenure_gateway.responses_routes import ResponsesRoutes
+from tenure_gateway.routes import application, templates
 from tenure_gateway.sessions import Sessions, Store
 from tenure_gateway.settings import Settings
 from tenure_gateway.sidecar import Sidecars, Tokens
-from tenure_gateway.turns import Limits, Turns
+from tenure_gateway.turns import Turns
+from tenure_gateway.visitors import Visitors
 
 
 class Cluster(Reviewer, Store, Protocol):
@@ -59,9 +67,18 @@ def assemble(settings: Settings, signing_key: str, cluster: Cluster, http: aioht
     )
     sessions = Sessions(directory, cluster, access)
     sidecars = Sidecars(http, Tokens(Signer("gateway", signing_key), time.time))
-    turns = Turns(directory, sidecars, Limits(settings.hold_seconds, settings.turn_timeout_seconds), metrics)
+    pods = Pods(directory, settings.hold_seconds, metrics)
+    turns = Turns(pods, sidecars, settings.turn_timeout_seconds, metrics)
+    delegation = Delegation(directory)
+    visitors = Visitors(access, sessions, delegation)
     lifetimes = Lifetimes(settings.response_retention_seconds, settings.throwaway_seconds)
-    routes = Routes(access, sessions, turns, lifetimes).table()
+    places = Places(sessions, visitors, delegation, lifetimes)
+    answers = Answers(sessions, turns)
+    routes = [
+        *ConversationsRoutes(visitors, sessions, turns).table(),
+        *ResponsesRoutes(visitors, places, answers, turns).table(),
+        *ChatRoutes(visitors, places, answers).table(),
+    ]
     front = Front(
         application(routes), templates(routes), metrics, settings.max_body_bytes, settings.receive_timeout_seconds
     )

@@ -3,14 +3,15 @@
 import asyncio
 import json
 import logging
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
-from tenure_api.names import AGENT_LABEL, API_VERSION, METADATA_ANNOTATION
+from tenure_api.names import AGENT_LABEL, API_VERSION, CALL_ANNOTATION, METADATA_ANNOTATION, PARENT_LABEL
 from tenure_gateway.access import Access, Caller
 from tenure_gateway.directory import AgentView, Directory, Object, SessionView
-from tenure_gateway.faults import ClusterUnavailable, SessionStalled
+from tenure_gateway.faults import ClusterUnavailable, KeyReused, NameTaken, NotReady, SessionStalled
 from tenure_gateway.ids import Key, new_session_name
 
 log = logging.getLogger(__name__)
@@ -29,12 +30,44 @@ class Store(Protocol):
         """Deletes an AgentSession."""
 
 
-def session_manifest(key: Key, agent: str, subject: str, expires: datetime | None, metadata: dict[str, str]) -> Object:
+@dataclass(frozen=True)
+class Parentage:
+    """The call of a tool that a session is made for."""
+
+    parent: SessionView
+    turn: str
+    step: str
+
+
+@dataclass(frozen=True)
+class Wish:
+    """A session that is wanted."""
+
+    agent: AgentView
+    subject: str
+    seconds: int | None = None
+    """How long it is to live; until it is deleted if None."""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    name: str | None = None
+    """Its name, if it is one that a repetition of the request finds again."""
+    parentage: Parentage | None = None
+
+
+def session_manifest(wish: Wish, name: str, expires: datetime | None) -> Object:
     """The AgentSession to create."""
-    described: Object = {"namespace": key.namespace, "name": key.name, "labels": {AGENT_LABEL: agent}}
-    if metadata:
-        described["annotations"] = {METADATA_ANNOTATION: json.dumps(metadata)}
-    spec: Object = {"agentRef": {"name": agent}, "subject": subject}
+    labels = {AGENT_LABEL: wish.agent.key.name}
+    annotations = {METADATA_ANNOTATION: json.dumps(wish.metadata)} if wish.metadata else {}
+    described: Object = {"namespace": wish.agent.key.namespace, "name": name}
+    if wish.parentage is not None:
+        parent = wish.parentage.parent
+        labels[PARENT_LABEL] = parent.key.name
+        annotations[CALL_ANNOTATION] = f"{wish.parentage.turn}/{wish.parentage.step}"
+        owner = {"apiVersion": API_VERSION, "kind": "AgentSession", "name": parent.key.name, "uid": parent.uid}
+        described["ownerReferences"] = [owner]
+    described["labels"] = labels
+    if annotations:
+        described["annotations"] = annotations
+    spec: Object = {"agentRef": {"name": wish.agent.key.name}, "subject": wish.subject}
     if expires is not None:
         spec["expiresAt"] = expires.strftime("%Y-%m-%dT%H:%M:%SZ")
     return {"apiVersion": API_VERSION, "kind": "AgentSession", "metadata": described, "spec": spec}
@@ -62,7 +95,12 @@ class Sessions:
         return [agents[key] for key in await self._access.usable_agents(caller, sorted(agents))]
 
     async def find(self, caller: Caller, key: Key | None) -> SessionView | None:
-        """A session that answers to the caller; None if there is none.
+        """A session that answers to the caller; None if there is none."""
+        session = await self.look_up(key)
+        return session if session is not None and await self._access.may_use_session(caller, session) else None
+
+    async def look_up(self, key: Key | None) -> SessionView | None:
+        """A session, whoever asks; None if there is none.
 
         One that the watch has not shown yet, because another replica has just made it, is asked for.
         """
@@ -74,34 +112,43 @@ class Sessions:
             if obj is None:
                 return None
             session = self._directory.sessions.offer(obj)
-        if session.deleting or not await self._access.may_use_session(caller, session):
-            return None
-        return session
+        return None if session.deleting else session
 
-    async def create(
-        self, caller: Caller, agent: AgentView, seconds: int | None, metadata: dict[str, str]
-    ) -> SessionView:
-        """A new session of the caller's, which lives for so long, or until it is deleted.
+    async def create(self, wish: Wish) -> SessionView:
+        """A new session, or the one of the wished name that was made for the same wish before.
 
-        Raises `ClusterRefused` or `ClusterUnavailable`.
+        Raises `ClusterRefused`, `ClusterUnavailable`, or `KeyReused` if the name is that of another one's session.
         """
-        key = Key(agent.key.namespace, new_session_name(agent.key.name))
-        expires = None if seconds is None else datetime.now(UTC) + timedelta(seconds=seconds)
+        key = Key(wish.agent.key.namespace, wish.name or new_session_name(wish.agent.key.name))
+        expires = None if wish.seconds is None else datetime.now(UTC) + timedelta(seconds=wish.seconds)
         try:
-            obj = await self._store.create_session(
-                session_manifest(key, agent.key.name, caller.name, expires, metadata)
-            )
+            obj = await self._store.create_session(session_manifest(wish, key.name, expires))
+        except NameTaken:
+            if wish.name is None:
+                raise
+            return await self._made_before(key, wish)
         except (ClusterUnavailable, asyncio.CancelledError):
-            # It may have been created all the same, and nobody would ever know its name.
-            self._later(self._delete(key, None))
+            # It may have been created all the same, and unless a repetition finds it, nobody would know its name.
+            if wish.name is None:
+                self._later(self._delete(key, None))
             raise
         return self._directory.sessions.offer(obj)
 
-    async def create_for_turn(self, caller: Caller, agent: AgentView, seconds: int) -> SessionView:
+    async def _made_before(self, key: Key, wish: Wish) -> SessionView:
+        obj = await self._store.get_session(key)
+        if obj is None or "deletionTimestamp" in obj["metadata"]:
+            raise NotReady("the session of this Idempotency-Key is being deleted")
+        session = self._directory.sessions.offer(obj)
+        owner = None if wish.parentage is None else wish.parentage.parent.uid
+        if (session.subject, session.agent, session.owner) != (wish.subject, wish.agent.key, owner):
+            raise KeyReused
+        return session
+
+    async def create_for_turn(self, wish: Wish) -> SessionView:
         """As `create`, for a turn that follows at once: raises `SessionStalled` if the agent cannot start it."""
-        if agent.blocked is not None:
-            raise SessionStalled(f"agent {agent.key} starts no sessions: {agent.blocked}")
-        return await self.create(caller, agent, seconds, {})
+        if wish.agent.blocked is not None:
+            raise SessionStalled(f"agent {wish.agent.key} starts no sessions: {wish.agent.blocked}")
+        return await self.create(wish)
 
     async def delete(self, session: SessionView) -> None:
         """Deletes a session. Raises `ClusterUnavailable`."""

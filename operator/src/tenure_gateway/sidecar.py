@@ -1,25 +1,27 @@
 """Talks to the sidecars of sessions: signed tokens, kept-alive connections, streams of turn events.
 
 The client is aiohttp's, which is there for the Kubernetes client anyway: one streamed turn costs it 0.16 ms of CPU
-where httpx takes 1.6 ms and httpx2 0.9 ms (measured on two cores, 20 deltas). Of the events on the way only the turn at
-the end is checked by pydantic.
+where httpx takes 1.6 ms and httpx2 0.9 ms (measured on two cores, 20 deltas).
 """
 
 import asyncio
 import socket
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable
 from typing import NamedTuple, TypeVar
+from urllib.parse import urlencode
 
 import aiohttp
-import pydantic_core
 from pydantic import ValidationError
+from yarl import URL
 
+from tenure_api.messages import Wire
 from tenure_api.tokens import LIFETIME_SECONDS, Signer
-from tenure_api.wire import Failure, ItemPage, Turn, sidecar_url
+from tenure_api.wire import Decisions, Failure, ItemPage, Turn, sidecar_url
+from tenure_gateway.events import Event, LanguageError, decode
 from tenure_gateway.faults import TurnRefused
 
-M = TypeVar("M", Turn, ItemPage)
+M = TypeVar("M", bound=Wire)
 
 REUSE_SECONDS = LIFETIME_SECONDS / 2
 """How long a signed token is used again: the other half of its life is for the way and for clocks that disagree."""
@@ -28,6 +30,10 @@ _CONNECT_SECONDS = 2.0
 """Pods of one cluster answer in less than a millisecond; a pod that is gone may not answer at all."""
 _READ_SECONDS = 10.0
 """For a page of items or a recorded turn: the sidecar reads them from its disk."""
+_CANCEL_SECONDS = 30.0
+"""For the end of a turn that is cancelled: calls of tools that are on the way are settled first."""
+_UNREACHABLE = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
+_BROKEN = (aiohttp.ClientError, TimeoutError, OSError)
 _KEEP_ALIVE = (
     (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
@@ -48,14 +54,12 @@ class UnreachableError(BrokenError):
     """Nothing was sent: nobody answers at the address, or somebody else does, for it is another session's by now."""
 
 
-class Batch(NamedTuple):
-    """What one read of a turn's stream has brought."""
+class Ask(NamedTuple):
+    """A call whose answer is the stream of a turn."""
 
-    restarted: bool
-    """All text before this batch is void."""
-    texts: list[str]
-    turn: Turn | None
-    """The turn, when it has ended."""
+    method: str
+    path: str
+    body: bytes | None = None
 
 
 class Target(NamedTuple):
@@ -145,79 +149,92 @@ class Sidecars:
         self._http = http
         self._tokens = tokens
 
-    async def turn(self, target: Target, body: bytes, seconds: float, line: Line) -> AsyncGenerator[Batch, None]:
-        """Starts or joins a turn and follows it to its end. The first batch says that it is recorded.
+    async def turn(self, target: Target, ask: Ask, seconds: float, line: Line) -> AsyncGenerator[list[Event], None]:
+        """Follows a turn to the end of its stream: to its own end, or until it waits for approvals.
 
-        Raises `BrokenError` when the stream breaks before its end or takes longer than `seconds`, or `TurnRefused`.
+        Raises `BrokenError` when the stream breaks or takes longer than `seconds`, or `TurnRefused`.
         """
         timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=_CONNECT_SECONDS)
         try:
-            async with await line.dial(
-                self._http.post(target.url("/v1/turns"), data=body, headers=self._headers(target), timeout=timeout)
-            ) as response:
+            async with await line.dial(self._send(target, ask.method, ask.path, ask.body, timeout)) as response:
                 if response.status != 200:
-                    raise _refusal(response.status, await response.read())
+                    raise refusal(response.status, await response.read())
                 rest = b""
                 async for data in response.content.iter_any():
                     lines = (rest + data).split(b"\n")
                     rest = lines.pop()
-                    if lines:
-                        batch = decode(lines)
-                        yield batch
-                        if batch.turn is not None:
-                            return
-                raise BrokenError("the stream ended before the turn did")
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+                    if lines and (events := decode(lines)):
+                        yield events
+        except LanguageError as error:
+            raise BrokenError(str(error)) from None
+        except _UNREACHABLE as error:
             raise UnreachableError(type(error).__name__) from None
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        except _BROKEN as error:
             raise BrokenError(type(error).__name__) from None
 
     async def recorded_turn(self, target: Target, turn: str) -> Turn | None:
         """A turn as recorded, or as it is by now; None if there is none. Raises `BrokenError` or `TurnRefused`."""
-        status, data = await self._get(target, f"/v1/turns/{turn}", {})
-        return None if status == 404 else _checked(Turn, status, data)
+        status, data = await self.call(target, "GET", f"/v1/turns/{turn}")
+        return None if status == 404 else checked(Turn, status, data)
+
+    async def cancel(self, target: Target, turn: str) -> Turn | None:
+        """Cancels a turn; None if there is none. Raises `BrokenError` or `TurnRefused`."""
+        status, data = await self.call(target, "POST", f"/v1/turns/{turn}/cancel", seconds=_CANCEL_SECONDS)
+        return None if status == 404 else checked(Turn, status, data)
+
+    async def decide(self, target: Target, turn: str, decisions: Decisions) -> Turn:
+        """Hands on what a person has decided. Raises `BrokenError` or `TurnRefused`."""
+        body = decisions.model_dump_json(by_alias=True).encode()
+        return checked(Turn, *await self.call(target, "POST", f"/v1/turns/{turn}/approvals", body=body))
 
     async def items(self, target: Target, query: dict[str, str]) -> ItemPage:
         """A page of the transcript. Raises `BrokenError` or `TurnRefused`."""
-        return _checked(ItemPage, *await self._get(target, "/v1/items", query))
+        return checked(ItemPage, *await self.call(target, "GET", f"/v1/items?{urlencode(query)}"))
 
-    async def _get(self, target: Target, path: str, query: dict[str, str]) -> tuple[int, bytes]:
-        timeout = aiohttp.ClientTimeout(total=_READ_SECONDS, sock_connect=_CONNECT_SECONDS)
+    async def call(
+        self,
+        target: Target,
+        method: str,
+        path: str,
+        *,
+        body: bytes | AsyncIterable[bytes] | None = None,
+        seconds: float = _READ_SECONDS,
+    ) -> tuple[int, bytes]:
+        """Status and body of the answer to a call; `path` is encoded as in a URL. Raises `BrokenError`."""
+        timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=_CONNECT_SECONDS)
         try:
-            async with self._http.get(
-                target.url(path), params=query, headers=self._headers(target), timeout=timeout
-            ) as response:
+            async with self._send(target, method, path, body, timeout) as response:
                 return response.status, await response.read()
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        except _UNREACHABLE as error:
+            raise UnreachableError(type(error).__name__) from None
+        except _BROKEN as error:
             raise BrokenError(type(error).__name__) from None
 
-    def _headers(self, target: Target) -> dict[str, str]:
+    async def open(self, target: Target, path: str, seconds: float) -> aiohttp.ClientResponse:
+        """An answer whose body the caller reads and closes, within `seconds`. Raises `BrokenError`."""
+        timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=_CONNECT_SECONDS)
+        try:
+            return await self._send(target, "GET", path, None, timeout)
+        except _UNREACHABLE as error:
+            raise UnreachableError(type(error).__name__) from None
+        except _BROKEN as error:
+            raise BrokenError(type(error).__name__) from None
+
+    def _send(
+        self,
+        target: Target,
+        method: str,
+        path: str,
+        body: bytes | AsyncIterable[bytes] | None,
+        timeout: aiohttp.ClientTimeout,
+    ) -> aiohttp.client._RequestContextManager:
         token = self._tokens.token(target.uid, target.subject)
-        return {"authorization": f"Bearer {token}", "content-type": "application/json"}
+        headers = {"authorization": f"Bearer {token}", "content-type": "application/json"}
+        url = URL(target.url(path), encoded=True)
+        return self._http.request(method, url, data=body, headers=headers, timeout=timeout)
 
 
-def decode(lines: list[bytes]) -> Batch:
-    """The events of a turn's stream, as one batch. Raises `BrokenError` for what is not an event."""
-    restarted, texts, turn = False, [], None
-    try:
-        for line in lines:
-            if not line:
-                continue
-            event = pydantic_core.from_json(line)
-            kind = event["type"]
-            if kind == "delta":
-                texts.append(event["text"])
-            elif kind == "restarted":
-                restarted = True
-                texts.clear()
-            elif kind == "ended":
-                turn = Turn.model_validate(event["turn"])
-    except (ValueError, TypeError, KeyError) as error:
-        raise BrokenError(f"the sidecar speaks another language: {type(error).__name__}") from None
-    return Batch(restarted, texts, turn)
-
-
-def _refusal(status: int, data: bytes) -> Exception:
+def refusal(status: int, data: bytes) -> Exception:
     """What an answer other than success means."""
     if status in (401, 421):
         return UnreachableError("the address belongs to another session")
@@ -230,9 +247,10 @@ def _refusal(status: int, data: bytes) -> Exception:
     return TurnRefused(status, failure.code, failure.message)
 
 
-def _checked(model: type[M], status: int, data: bytes) -> M:
+def checked(model: type[M], status: int, data: bytes) -> M:
+    """The message in an answer. Raises `BrokenError` or `TurnRefused`."""
     if status != 200:
-        raise _refusal(status, data)
+        raise refusal(status, data)
     try:
         return model.model_validate_json(data)
     except ValidationError:

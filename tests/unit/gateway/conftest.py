@@ -6,7 +6,8 @@ from openai import AsyncOpenAI
 
 from tenure_gateway.gateway import assemble
 from tenure_gateway.settings import Settings
-from unit.gateway.doubles import SIGNING_KEY, StandInCluster, StandInSidecars, listening
+from unit.gateway.doubles import StandInCluster, listening
+from unit.gateway.sidecars import SIGNING_KEY, StandInSidecars
 from unit.gateway.world import World
 
 

@@ -34,7 +34,6 @@ def completion(**fields: Any) -> ApiError:
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("background", True),
         ("include", ["reasoning.encrypted_content"]),
         ("max_tool_calls", 3),
         ("prompt", {"id": "p"}),
@@ -109,6 +108,9 @@ def test_what_asks_for_nothing_passes() -> None:
         ({"input": 3}, "input", "invalid_type"),
         ({"input": ["x"]}, "input[0]", "invalid_type"),
         ({"input": [{"type": "function_call_output"}]}, "input[0].type", "unsupported_parameter"),
+        ({"background": True, "store": False}, "background", "unsupported_parameter"),
+        ({"background": "yes"}, "background", "invalid_type"),
+        ({"parallel_tool_calls": 1}, "parallel_tool_calls", "invalid_type"),
         ({"input": [{"role": "tool", "content": "x"}]}, "input[0].role", "unsupported_parameter"),
         ({"input": [{"role": "king", "content": "x"}]}, "input[0].role", "invalid_value"),
         ({"input": [{"role": ["user"], "content": "x"}]}, "input[0].role", "invalid_value"),

@@ -73,13 +73,14 @@ async def test_a_streamed_response_is_continued_by_its_id(client: AsyncOpenAI) -
 async def test_deltas_are_passed_on_as_they_come(client: AsyncOpenAI, world: World) -> None:
     pod = world.pod(world.session("mine"))
     pod.gate = asyncio.Event()
-    async with client.responses.stream(model=MODEL, conversation="shop/mine", input="abc") as stream:
+    world.speech = lambda _: ["one two ", "three"]
+    async with client.responses.stream(model=MODEL, conversation="shop/mine", input="x") as stream:
         async for event in stream:
             if event.type == "response.output_text.delta":
-                assert event.delta == "a"
+                assert event.delta == "one "
                 break
         pod.gate.set()
-        assert (await stream.get_final_response()).output_text == "abc"
+        assert (await stream.get_final_response()).output_text == "one two three"
 
 
 async def test_a_failed_turn_ends_its_stream_as_failed(world: World) -> None:

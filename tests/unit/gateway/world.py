@@ -12,7 +12,9 @@ from openai import AsyncOpenAI
 from tenure_gateway.api_client import SESSIONS
 from tenure_gateway.gateway import Gateway
 from tenure_gateway.ids import Key
-from unit.gateway.doubles import Object, Pod, StandInCluster, StandInSidecars, Volume
+from unit.gateway.courses import Deed
+from unit.gateway.doubles import Object, StandInCluster
+from unit.gateway.sidecars import Pod, StandInSidecars, Volume
 
 AGENT = Key("shop", "helper")
 
@@ -22,7 +24,7 @@ def http(**options: Any) -> httpx2.AsyncClient:
     return httpx2.AsyncClient(verify=False, timeout=20, **options)
 
 
-def echo(heard: list[str]) -> list[str]:
+def echo(heard: list[str]) -> list[Deed]:
     """The speech of a model that repeats all that it heard, in three deltas."""
     text = " | ".join(heard)
     return [text[: len(text) // 3], text[len(text) // 3 : 2 * len(text) // 3], text[2 * len(text) // 3 :]]
@@ -44,7 +46,7 @@ class World:
     sidecars: StandInSidecars
     url: str
     volumes: dict[Key, Volume] = field(default_factory=dict)
-    speech: Callable[[list[str]], list[str]] = echo
+    speech: Callable[[list[str]], list[Deed]] = echo
     _numbers: Any = field(default_factory=count)
     _following: asyncio.Task[None] | None = None
 

@@ -1,4 +1,4 @@
-"""Chat Completions: requests, completions and chunks.
+"""Chat Completions: what clients send.
 
 Clients of this API send the whole history with every request. A session has its own: so in a session that the client
 chose (`metadata.conversation`, or the header `X-Tenure-Session`), only the messages after the last one of the assistant
@@ -7,11 +7,10 @@ are new, and what comes before them is not looked at. Without a session, a throw
 
 from dataclasses import dataclass
 
-from tenure_api.wire import Message, Role, Turn, TurnRequest, TurnStatus
+from tenure_api.wire import InputFile, Message, Role, TurnRequest
 from tenure_gateway.openai import body as read
 from tenure_gateway.openai import input as said
-from tenure_gateway.openai.errors import ApiError, Json, invalid, turn_failed
-from tenure_gateway.openai.sse import data
+from tenure_gateway.openai.errors import Json, invalid
 
 SESSION_HEADER = "x-tenure-session"
 SESSION_KEY = "conversation"
@@ -27,6 +26,7 @@ _KNOWN = frozenset(
         "top_p",
         "max_tokens",
         "max_completion_tokens",
+        "parallel_tool_calls",
         "metadata",
     }
 )
@@ -43,7 +43,6 @@ _WITHOUT_EFFECT = {
     "modalities": read.Unsupported("Agents read and write text only.", (["text"],)),
     "moderation": read.Unsupported("Leave it out."),
     "n": read.Unsupported("A turn has one answer: send a request for each.", (1,)),
-    "parallel_tool_calls": read.Unsupported("Leave it out.", (True, False)),
     "prediction": read.Unsupported("Leave it out."),
     "presence_penalty": read.Unsupported(_MODEL, (0,)),
     "reasoning_effort": read.Unsupported(_MODEL),
@@ -70,21 +69,25 @@ class ChatRequest:
 
     model: str
     input: list[Message]
+    files: list[InputFile]
     conversation: str | None
     stream: bool
     include_usage: bool
     temperature: float | None
     top_p: float | None
     max_output_tokens: int | None
+    parallel_tool_calls: bool | None
 
     def turn(self, turn: str) -> TurnRequest:
         """The turn to run."""
         return TurnRequest(
             turn=turn,
             input=self.input,
+            files=self.files,
             temperature=self.temperature,
             top_p=self.top_p,
             max_output_tokens=self.max_output_tokens,
+            parallel_tool_calls=self.parallel_tool_calls,
         )
 
 
@@ -101,28 +104,33 @@ def parse(body: Json, session_header: str | None) -> ChatRequest:
     if conversation is not None and session_header is not None and conversation != session_header:
         raise invalid("The header X-Tenure-Session names another conversation.", f"metadata.{SESSION_KEY}")
     chosen = conversation or session_header
-    messages = said.messages(body["messages"], "messages")
+    given = said.parse(body["messages"], "messages")
+    if chosen is not None:
+        # Files of earlier messages are in the workspace already, where the agent may have changed them.
+        given = said.parse(body["messages"][first_new(given.messages) :], "messages")
     return ChatRequest(
         model=model,
-        input=messages if chosen is None else new_messages(messages),
+        input=given.messages,
+        files=given.files,
         conversation=chosen,
         stream=stream,
         include_usage=_include_usage(body, stream),
         temperature=read.number(body, "temperature", 2),
         top_p=read.number(body, "top_p", 1),
         max_output_tokens=_max_tokens(body),
+        parallel_tool_calls=read.flag(body, "parallel_tool_calls", True) if "parallel_tool_calls" in body else None,
     )
 
 
-def new_messages(messages: list[Message]) -> list[Message]:
-    """What a session has not heard yet: the messages after the assistant's last.
+def first_new(messages: list[Message]) -> int:
+    """Where begins what a session has not heard yet: after the assistant's last message.
 
-    Raises `ApiError` if there are none.
+    Raises `ApiError` if there is nothing.
     """
     last = max((n for n, message in enumerate(messages) if message.role is Role.ASSISTANT), default=-1)
     if last == len(messages) - 1:
         raise invalid("The last message is the assistant's: there is nothing new to answer.", "messages")
-    return messages[last + 1 :]
+    return last + 1
 
 
 def _max_tokens(body: Json) -> int | None:
@@ -143,85 +151,3 @@ def _include_usage(body: Json, stream: bool) -> bool:
     harmless = {"include_obfuscation": read.Unsupported("Leave it out.", (False,))}
     read.refuse_others(options, frozenset({"include_usage"}), harmless, frozenset())
     return read.flag(options, "include_usage", False)
-
-
-@dataclass(frozen=True)
-class Frame:
-    """What is known of a completion besides its turn. `created` is in seconds since the epoch."""
-
-    turn: str
-    model: str
-    created: int
-
-    def _shown(self, kind: str, choices: list[Json]) -> Json:
-        return {
-            "id": f"chatcmpl-{self.turn}",
-            "object": kind,
-            "created": self.created,
-            "model": self.model,
-            "service_tier": "default",
-            "system_fingerprint": None,
-            "choices": choices,
-        }
-
-    def completion(self, turn: Turn) -> Json:
-        """The whole completion."""
-        message: Json = {"role": "assistant", "content": _answer(turn), "refusal": None, "annotations": []}
-        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": _finish(turn)}
-        return self._shown("chat.completion", [choice]) | {"usage": _usage(turn)}
-
-    def chunk(self, delta: Json, finish: str | None) -> Json:
-        """A piece of it."""
-        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
-        return self._shown("chat.completion.chunk", [choice])
-
-    def usage_chunk(self, turn: Turn) -> Json:
-        """The piece that tells the usage."""
-        return self._shown("chat.completion.chunk", []) | {"usage": _usage(turn)}
-
-
-@dataclass(frozen=True)
-class Chunks:
-    """Writes the chunks of one streamed completion: the role, text, the reason of its end, `[DONE]`."""
-
-    frame: Frame
-    include_usage: bool
-
-    def opening(self) -> bytes:
-        """The turn is recorded."""
-        return self._chunk({"role": "assistant", "content": "", "refusal": None})
-
-    def text(self, text: str) -> bytes:
-        """More text."""
-        return self._chunk({"content": text})
-
-    def closing(self, turn: Turn) -> bytes:
-        """The turn has ended and is on disk."""
-        if turn.status is TurnStatus.FAILED:
-            return self.error(turn_failed(turn))
-        usage = data(self.frame.usage_chunk(turn)) if self.include_usage else b""
-        return self._chunk({}, _finish(turn)) + usage + b"data: [DONE]\n\n"
-
-    def error(self, error: ApiError) -> bytes:
-        """The stream cannot go on."""
-        return data(error.body())
-
-    def _chunk(self, delta: Json, finish: str | None = None) -> bytes:
-        chunk = self.frame.chunk(delta, finish)
-        return data(chunk | {"usage": None} if self.include_usage else chunk)
-
-
-def _answer(turn: Turn) -> str:
-    return "".join(entry.text for entry in turn.output)
-
-
-def _finish(turn: Turn) -> str:
-    return "length" if turn.finish_reason == "length" else "stop"
-
-
-def _usage(turn: Turn) -> Json:
-    return {
-        "prompt_tokens": turn.usage.input_tokens,
-        "completion_tokens": turn.usage.output_tokens,
-        "total_tokens": turn.usage.input_tokens + turn.usage.output_tokens,
-    }

@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tenure_api.wire import Item, ItemPage, Role
+from tenure_api.wire import ItemPage
 from tenure_gateway.directory import SessionView
 from tenure_gateway.ids import conversation_id
 from tenure_gateway.openai import body as read
 from tenure_gateway.openai.errors import Json, invalid
+from tenure_gateway.openai.items import item
 
 AGENT = "agent"
 """Key of the metadata that says which agent a new conversation is with."""
@@ -84,20 +85,3 @@ def items(page: ItemPage) -> Json:
         "last_id": data[-1]["id"] if data else "",
         "has_more": page.has_more,
     }
-
-
-def item(entry: Item) -> Json:
-    """One message of the transcript."""
-    content = output_text(entry.text) if entry.role is Role.ASSISTANT else {"type": "input_text", "text": entry.text}
-    return {
-        "id": entry.id,
-        "type": "message",
-        "status": "completed",
-        "role": entry.role.value,
-        "content": [content],
-    }
-
-
-def output_text(text: str) -> Json:
-    """A part of an answer."""
-    return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}

@@ -8,19 +8,27 @@ An `ApiError` is an answer. Its message says what to do, and holds nothing that 
 | 400 | `unknown_parameter` | nobody knows it |
 | 400 | `unsupported_parameter` | OpenAI has it, we do not |
 | 400 | `previous_response_not_last` | only the last response of a conversation can be continued |
+| 400 | `delegation_too_deep` | agents that call one another, more than five deep |
 | 401 | `invalid_api_key` | no token, or not one for us |
 | 404 | `model_not_found`, `conversation_not_found` | there is none, or not for this caller |
 | 404 | `response_not_found`, `previous_response_not_found` | the same |
+| 404 | `approval_request_not_found`, `container_not_found`, `file_not_found` | the same |
 | 404 | `unknown_url`; 405 `method_not_allowed` | no such route |
 | 408 | `request_timeout` | the body did not come in time |
 | 409 | `conversation_locked` | too many turns wait for this conversation |
-| 413 | `request_too_large` | the body is longer than the limit |
+| 409 | `approval_pending` | the conversation waits for an approval: decide first, or cancel the response |
+| 409 | `approval_required` | in Chat Completions: the answer waits for an approval; the message says how to give it |
+| 409 | `already_decided` | an approval was given or refused before |
+| 409 | `idempotency_key_reused` | the Idempotency-Key belongs to another request |
+| 409 | `turn_cancelled` | in Chat Completions: the answer was cancelled |
+| 413 | `request_too_large`, `file_too_large` | the body or the file is longer than the limit |
 | 400, 429, 502 | the turn's own code | the turn failed: the model refuses it, has no room now, or did not answer |
 | 503 | `session_stalled` | the session cannot go on before somebody mends it |
 | 503 | `session_refused` | the API server refuses to make a session: a quota, for instance |
 | 503 | `session_not_ready`, `service_unavailable` | not now; Retry-After says when to try again |
 | 504 | `turn_timeout` | the turn takes longer than a request may; it goes on without it |
-| in a stream | `turn_interrupted` | the pod broke after text was sent; the turn completes by itself |
+| 507 | `volume_full` | the session's volume has no room for the file |
+| in a stream | `turn_interrupted` | in Chat Completions: text that was sent became void; the turn completes by itself |
 
 OpenAI's clients repeat a request by themselves after 408, 409, 429 and 5xx. Where a repetition would say the same thing
 a second time in the conversation, or cannot help, the header `x-should-retry: false` forbids it.
@@ -35,6 +43,7 @@ from tenure_gateway.faults import (
     ClusterRefused,
     ClusterUnavailable,
     Fault,
+    KeyReused,
     NotReady,
     SessionGone,
     SessionStalled,
@@ -124,6 +133,8 @@ def from_fault(fault: Fault) -> ApiError:
             return unavailable("The cluster's API server cannot be asked now. Try again in a few seconds.", 2)
         case ClusterRefused():
             return ApiError(503, "session_refused", str(fault), headers=NO_RETRY)
+        case KeyReused():
+            return key_reused()
         case SessionGone():
             return ApiError(404, "conversation_not_found", "The conversation has been deleted.")
         case SessionStalled():
@@ -134,7 +145,10 @@ def from_fault(fault: Fault) -> ApiError:
         case TurnRefused():
             return _refused(fault)
         case TurnInterrupted():
-            message = "The session's pod broke while it answered. The turn completes by itself: read it from the items."
+            message = (
+                "A model call was interrupted and is made again: the text so far is void, which chunks cannot say. "
+                "The turn completes by itself: read it from the conversation's items."
+            )
             return ApiError(503, "turn_interrupted", message, headers=NO_RETRY)
         case TurnTimeout():
             return ApiError(
@@ -151,11 +165,32 @@ def _not_ready(fault: NotReady) -> ApiError:
     return error
 
 
+_PENDING = (
+    "The conversation waits for the approval of a call. Decide on it with an 'mcp_approval_response' as the input of "
+    "POST /v1/responses, or cancel the response."
+)
+
+
+def key_reused() -> ApiError:
+    """409: an Idempotency-Key that was used for something else."""
+    message = "This Idempotency-Key belongs to another request: send a new one."
+    return ApiError(409, "idempotency_key_reused", message, headers=NO_RETRY)
+
+
 def _refused(fault: TurnRefused) -> ApiError:
-    if fault.code == "previous_turn_not_last":
-        message = "Only the last response of a conversation can be continued: branching is not available."
-        return ApiError(400, "previous_response_not_last", message, "previous_response_id")
-    if fault.code == "session_busy":
-        message = "Too many turns wait for this conversation: it takes one at a time. Try again later."
-        return ApiError(409, "conversation_locked", message, "conversation", {"retry-after": "2"})
+    match fault.code:
+        case "previous_turn_not_last":
+            message = "Only the last response of a conversation can be continued: branching is not available."
+            return ApiError(400, "previous_response_not_last", message, "previous_response_id")
+        case "session_busy":
+            message = "Too many turns wait for this conversation: it takes one at a time. Try again later."
+            return ApiError(409, "conversation_locked", message, "conversation", {"retry-after": "2"})
+        case "turn_conflict":
+            return key_reused()
+        case "approval_pending":
+            return ApiError(409, "approval_pending", _PENDING, "input", NO_RETRY)
+        case "already_decided":
+            return ApiError(409, "already_decided", fault.message, "input", NO_RETRY)
+        case "volume_full":
+            return ApiError(507, "volume_full", fault.message, headers=NO_RETRY)
     return ApiError(fault.status if fault.status < 500 else 502, fault.code, fault.message)
