@@ -166,6 +166,16 @@ BAD: dict[str, Bad] = {
         f"{TOOL}.code.resources",
         "requests.cpu must not be greater than limits.cpu",
     ),
+    "code in less memory than Python needs": (
+        tools({"code": {"resources": {"limits": {"memory": "16Mi"}}}}),
+        f"{TOOL}.code",
+        "resources.limits.memory must be at least 32Mi, which Python itself needs",
+    ),
+    "code on less of a CPU than Python needs": (
+        tools({"code": {"resources": {"limits": {"cpu": "5m"}}}}),
+        f"{TOOL}.code",
+        "resources.limits.cpu must be at least 10m",
+    ),
     "code that cannot even start": (
         tools({"code": {"maxProcesses": 1}}),
         f"{TOOL}.code.maxProcesses",

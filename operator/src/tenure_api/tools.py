@@ -40,6 +40,11 @@ ONE_CODE_TOOL = rule(
 ToolName = Annotated[str, Field(min_length=1, max_length=32), cel(_FUNCTION)]
 
 
+CODE_CPU_REQUEST = "10m"
+CODE_MEMORY_REQUEST = "32Mi"
+"""What the container of code reserves unless the spec says more: it idles most of the time."""
+
+
 class Replay(StrEnum):
     """What may happen to a call whose outcome is not known because the session was interrupted."""
 
@@ -151,9 +156,22 @@ class HttpSource(Resource):
     headers: Headers = Field(default_factory=list, description="Headers sent with every request.")
 
 
+def _at_least(what: str, least: str) -> dict[str, str]:
+    """The rule that a limit of the container of code leaves room for what it reserves unasked."""
+    limit = f"self.resources.limits.{what}"
+    return rule(
+        f"!has(self.resources) || !has(self.resources.limits) || !has({limit}) || !isQuantity({limit}) || "
+        f"quantity({limit}).compareTo(quantity('{least}')) >= 0",
+        f"resources.limits.{what} must be at least {least}, which Python itself needs",
+    )
+
+
 class CodeSource(Resource):
     """Python and shell in a container of its own, with the session's files at /workspace."""
 
+    model_config = ConfigDict(
+        json_schema_extra=validated(_at_least("cpu", CODE_CPU_REQUEST), _at_least("memory", CODE_MEMORY_REQUEST))
+    )
     image: Annotated[str, Field(min_length=1, max_length=512), cel(IMAGE)] | None = Field(
         None, description="Image with python3 (3.9 or newer) and sh; one with Python only if left out."
     )

@@ -242,12 +242,12 @@ def test_a_change_of_a_tool_that_the_pod_does_not_know_of_replaces_no_pod() -> N
     ("given", "requests", "limits"),
     [
         (None, {"cpu": "10m", "memory": "32Mi"}, {"cpu": "1", "memory": "512Mi"}),
-        ({"limits": {"memory": "4Gi"}}, {"cpu": "10m"}, {"cpu": "1", "memory": "4Gi"}),
+        ({"limits": {"memory": "4Gi"}}, {"cpu": "10m", "memory": "32Mi"}, {"cpu": "1", "memory": "4Gi"}),
         ({"requests": {"memory": "2Gi"}}, {"cpu": "10m", "memory": "2Gi"}, {"cpu": "1", "memory": "2Gi"}),
-        ({"limits": {"cpu": "3"}}, {"memory": "32Mi"}, {"cpu": "3", "memory": "512Mi"}),
+        ({"limits": {"cpu": "3"}}, {"cpu": "10m", "memory": "32Mi"}, {"cpu": "3", "memory": "512Mi"}),
     ],
 )
-def test_code_never_runs_without_a_limit(
+def test_code_never_runs_without_a_limit_and_reserves_little_unasked(
     given: dict[str, Any] | None, requests: dict[str, str], limits: dict[str, str]
 ) -> None:
     tool = {**CODE, "code": {"resources": given} if given else {}}

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from tenure_api.agent import AgentSpec
 from tenure_api.fields import Amounts, Resources
-from tenure_api.tools import CodeSource
-from tenure_operator.desired.containers import PodSettings, amounts, security, with_defaults
+from tenure_api.tools import CODE_CPU_REQUEST, CODE_MEMORY_REQUEST, CodeSource
+from tenure_operator.desired.containers import PodSettings, amounts, security
 from tenure_operator.kinds import Manifest
 
 WORKSPACE = "workspace"
@@ -19,7 +19,8 @@ CODE_MOUNT = "/workspace"
 EXECUTOR_MOUNT = "/opt/tenure"
 SOCKET_MOUNT = "/run/tenure/exec"
 
-DEFAULTS = Resources(requests=Amounts(cpu="10m", memory="32Mi"), limits=Amounts(cpu="1", memory="512Mi"))
+CPU_LIMIT = "1"
+MEMORY_LIMIT = "512Mi"
 EXECUTOR_RESOURCES = Resources(requests=Amounts(cpu="10m", memory="32Mi"), limits=Amounts(memory="128Mi"))
 
 
@@ -40,11 +41,18 @@ def code_source(spec: AgentSpec) -> CodeSource | None:
 
 
 def code_resources(given: Resources | None) -> Resources:
-    """What the container gets. There is always a limit: of an amount with a request only, the request is the limit."""
-    found = with_defaults(given, DEFAULTS)
-    requests, limits = found.requests or Amounts(), found.limits or Amounts()
-    bounded = Amounts(cpu=limits.cpu or requests.cpu, memory=limits.memory or requests.memory)
-    return Resources(requests=requests, limits=bounded)
+    """What the container gets.
+
+    There is always a limit: of an amount with a request only, the request is the limit. And there is always a request,
+    since Kubernetes would reserve the whole limit for a container that idles most of the time.
+    """
+    requests, limits = (given and given.requests) or Amounts(), (given and given.limits) or Amounts()
+    return Resources(
+        requests=Amounts(cpu=requests.cpu or CODE_CPU_REQUEST, memory=requests.memory or CODE_MEMORY_REQUEST),
+        limits=Amounts(
+            cpu=limits.cpu or requests.cpu or CPU_LIMIT, memory=limits.memory or requests.memory or MEMORY_LIMIT
+        ),
+    )
 
 
 def code_user(session_uid: str) -> int:
