@@ -29,7 +29,6 @@ from tenure_sidecar.proxy.app import ModelProxy
 from tenure_sidecar.proxy.upstream import Upstream
 from tenure_sidecar.session import Session, ToolboxOf
 from tenure_sidecar.settings import Settings, from_environment
-from tenure_sidecar.tools.code import CodeRunner
 from tenure_sidecar.tools.toolbox import Surroundings, Tools
 
 _DRAIN_SECONDS = 6
@@ -102,7 +101,7 @@ def tools_of(settings: Settings, client: Client) -> ToolboxOf:
             config=lambda: session.config,
             credentials=session.credentials,
             client=client,
-            runner=CodeRunner(settings.exec_socket),
+            executor=settings.exec_socket,
             gateway_token=settings.gateway_token,
             remember=session.remember,
             remembered=session.remembered,

@@ -247,11 +247,7 @@ class Workflow:
 
     async def _pause(self, seconds: float) -> None:
         self.interruptible.set()
-        try:
-            async with asyncio.timeout(seconds):
-                await self._cancelled.wait()
-        except TimeoutError:
-            pass
+        await _first(seconds, self._cancelled.wait())
 
     async def _note_rerun(self) -> None:
         """Record that the agent is run again, and from where on what it said is void."""
@@ -276,22 +272,19 @@ class Workflow:
         self.interruptible.clear()
         self.running = True
         running = asyncio.ensure_future(self._means.run(self._live.text))
-        resting = asyncio.ensure_future(self._comes_to_rest())
-        cancelling = asyncio.ensure_future(self._cancelled.wait())
         try:
-            await asyncio.wait((running, resting, cancelling), timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            await _first(left, asyncio.wait((running,)), self._comes_to_rest(), self._cancelled.wait())
             if running.done():
                 return self._outcome(running)
-            if cancelling.done():
+            if self._cancelled.is_set():
                 return self._end(TurnStatus.CANCELLED)
-            if resting.done():
+            if self._calls.parked:
                 await self._suspend()
                 return None
             return self._out_of_time()
         finally:
-            for task in (running, resting, cancelling):
-                task.cancel()
-            await asyncio.gather(running, resting, cancelling, return_exceptions=True)
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
             self._steps.abandon()
             self.running = False
 
@@ -343,20 +336,10 @@ class Workflow:
     async def _rest(self) -> None:
         """Wait until the turn can go on, and record that it does; or until it is cancelled."""
         self.interruptible.set()
-        cancelling = asyncio.ensure_future(self._cancelled.wait())
-        try:
-            while not self._cancelled.is_set() and (seconds := self._rests_for()) > 0:
-                self._calls.changed.clear()
-                changing = asyncio.ensure_future(self._calls.changed.wait())
-                await asyncio.wait(
-                    (changing, cancelling),
-                    timeout=min(seconds, _LOOK_SECONDS),
-                    return_when=asyncio.FIRST_COMPLETED,
-                )
-                changing.cancel()
-        finally:
-            cancelling.cancel()
-            self.interruptible.clear()
+        while not self._cancelled.is_set() and (seconds := self._rests_for()) > 0:
+            self._calls.changed.clear()
+            await _first(min(seconds, _LOOK_SECONDS), self._calls.changed.wait(), self._cancelled.wait())
+        self.interruptible.clear()
         number = self._open.suspensions
         record = await self._pen.write(self.turn, number, TurnResumed())
         self._tell(self._open.resumed(number, record.at / 1e6))
@@ -398,3 +381,15 @@ class Workflow:
             error: dict[str, Any] = decode(last.body.encode())["error"]
             code, message = error["code"], error["message"]
         return self._end(TurnStatus.FAILED, error=Failure(code=code, message=message))
+
+
+async def _first(seconds: float, *works: Awaitable[Any]) -> None:
+    """Wait for the first of these to be done, but no longer than this, and end the others."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            if not task.done():
+                task.cancel()
+        await asyncio.wait(tasks)

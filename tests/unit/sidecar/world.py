@@ -295,7 +295,7 @@ def text_of(events: list[Json]) -> str:
 
 
 @asynccontextmanager
-async def a_world(directory: Path, agent: Scripted | None = None) -> AsyncIterator[World]:
+async def a_world(directory: Path, agent: Agent | Scripted | None = None) -> AsyncIterator[World]:
     """A sidecar that is ready, with its surroundings."""
     world = World(directory)
     if agent is not None:

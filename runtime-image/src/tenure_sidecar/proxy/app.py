@@ -136,7 +136,8 @@ class ModelProxy:
             else:
                 await asgi.respond(send, 503, body)
         except asgi.Gone:
-            pass
+            if not begun:
+                await asgi.respond(send, 409, _error("run_over", "the run that this call belongs to is over"))
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._authenticate(scope)
