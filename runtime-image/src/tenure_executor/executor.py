@@ -57,11 +57,7 @@ class Executor:
 
     def _listen(self) -> tuple[socket.socket, int]:
         try:
-            if self._path.is_dir() and not self._path.is_symlink():
-                empty(self._path)
-                self._path.rmdir()
-            elif os.path.lexists(self._path):
-                self._path.unlink()
+            empty(self._path.parent)
             listener = socket.socket(socket.AF_UNIX)
             listener.bind(str(self._path))
             self._path.chmod(0o660)
@@ -82,9 +78,13 @@ class Executor:
                     client.settimeout(PATIENCE)
                     if _is_outside(client):
                         self._answer(client)
-                if not os.path.lexists(self._path) or self._path.lstat().st_ino != self._inode:
+                if self._is_spoilt():
                     self._listener.close()
                     self._listener, self._inode = self._listen()
+
+    def _is_spoilt(self) -> bool:
+        """Whether code has touched the socket, or left something in its directory, which is memory too."""
+        return os.listdir(self._path.parent) != [self._path.name] or self._path.lstat().st_ino != self._inode
 
     def _answer(self, client: socket.socket) -> None:
         line = bytearray()

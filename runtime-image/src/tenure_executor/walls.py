@@ -108,11 +108,15 @@ def landlock(tcp: int, abstract: int) -> bool:
 
 
 def limit(processes: int, memory: int, volume: int) -> None:
-    """Sets the limits that every call inherits. Raises `CannotServe`."""
+    """Sets the limits that every call inherits: bytes of the container's memory and of its volume, and a number.
+
+    Raises `CannotServe`.
+    """
     limits = {
         resource.RLIMIT_CORE: 0,
         resource.RLIMIT_NPROC: processes,
-        resource.RLIMIT_DATA: memory,  # so that too large an allocation is an error in the code, not its end
+        # So that too large an allocation is an error in the code, not its end. Executor and files in memory need some.
+        resource.RLIMIT_DATA: memory // 8 * 7,
         resource.RLIMIT_FSIZE: volume,
     }
     for which, most in limits.items():

@@ -6,6 +6,7 @@ machine that does not give such namespaces these tests are skipped; `tests/e2e/t
 
 import json
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -22,22 +23,22 @@ import pytest
 
 from tenure_executor.install import install
 
-USER, GROUP = 1_500_000_007, 65_500
+GROUP = 65_500
 ROOT = os.getuid() == 0
-_NAMESPACES = ["unshare", "--mount", "--mount-proc", "--pid", "--fork", "--kill-child"]
+_NAMESPACES = ["unshare", "--mount", "--mount-proc", "--pid", "--fork"]
 if not ROOT:
     _NAMESPACES += ["--user", "--map-root-user"]
 _UNPRIVILEGED = (
     # The developers' Python may be where only root can look.
-    f"setpriv --reuid={USER} --regid={GROUP} --clear-groups "
-    "--inh-caps=-all,+dac_read_search --ambient-caps=-all,+dac_read_search --no-new-privs"
+    f"setpriv --reuid=$SESSION_USER --regid={GROUP} --clear-groups "
+    "--inh-caps=-all,+dac_read_search --ambient-caps=-all,+dac_read_search"
     if ROOT
-    else "setpriv --bounding-set=-all --inh-caps=-all --no-new-privs"
+    else "setpriv --bounding-set=-all --inh-caps=-all"
 )
 _START = (
     "mount -t tmpfs -o mode=1777 tmpfs /dev/shm && "
     'if [ -n "$VOLUME" ]; then mount -t tmpfs -o "size=$VOLUME,mode=0777" tmpfs "$HOME"; fi && '
-    f'unset VOLUME && exec {_UNPRIVILEGED} "$@"'
+    f'exec {_UNPRIVILEGED} --no-new-privs --pdeathsig=KILL "$@"'
 )
 
 
@@ -59,6 +60,7 @@ class Container:
             "HOME": str(self.workspace),
             "TMPDIR": str(self.tmp),
             "VOLUME": volume,
+            "SESSION_USER": str(1_000_000_000 + secrets.randbelow(1_000_000_000)),  # whose processes are only these
             "TENURE_EXEC_SOCKET": str(self.socket),
             "TENURE_MAX_PROCESSES": "24",
             "TENURE_MEMORY_BYTES": str(256 << 20),
@@ -133,7 +135,12 @@ def can_isolate() -> bool:
     if shutil.which("unshare") is None or shutil.which("setpriv") is None:
         return False
     command = [*_NAMESPACES, "sh", "-c", _START, "sh", sys.executable, "-c", ""]
-    return subprocess.run(command, env={**os.environ, "VOLUME": ""}, capture_output=True, check=False).returncode == 0
+    return (
+        subprocess.run(
+            command, env={**os.environ, "VOLUME": "", "SESSION_USER": "1000000000"}, capture_output=True, check=False
+        ).returncode
+        == 0
+    )
 
 
 needs_namespaces = pytest.mark.skipif(not can_isolate(), reason="needs namespaces: unshare, setpriv and the right to")

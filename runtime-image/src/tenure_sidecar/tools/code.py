@@ -31,8 +31,8 @@ PARAMETERS: Json = {
 _RESTART_SECONDS = 15.0
 """How long a container that restarts is waited for."""
 _PAUSE_SECONDS = 0.1
-_MARGIN_SECONDS = 1.0
-"""The code is stopped this much before the call's end, so that what it printed can still be told."""
+_GRACE_SECONDS = 3.0
+"""How much longer than the code may run its end is waited for, which tells what it printed."""
 _LONGEST_LINE = 8 << 20
 """More than the executor ever sends: 1 MiB of output, at most six bytes for one."""
 _KILL = 9
@@ -59,16 +59,16 @@ class CodeRunner:
         self._turn = asyncio.Lock()
 
     async def run(self, arguments: Json, timeout: float, attempt: Attempt) -> Outcome:
-        """Run a program; `arguments` fit `PARAMETERS`. Raises nothing, and takes no longer than `timeout` seconds."""
+        """Run a program for `timeout` seconds at most; `arguments` fit `PARAMETERS`. Raises nothing."""
         end = asyncio.get_running_loop().time() + timeout
         call = _Call(self._socket, arguments, attempt, end)
         try:
-            async with asyncio.timeout_at(end), self._turn, call.begun() as answers:
+            async with asyncio.timeout_at(end + _GRACE_SECONDS), self._turn, call.begun() as answers:
                 return self._outcome(await _line(answers))
         except TimeoutError:
             if call.sent:
                 return Outcome(f"No answer came within {timeout:g} seconds.", is_error=True, unknown=True)
-            return Outcome(f"The code was not run: {timeout:g} seconds went by without its turn.", is_error=True)
+            return Outcome("The code was not run: its time went by before its turn came.", is_error=True)
         except (OSError, EOFError, ValueError, TypeError, LookupError, RecursionError, UnansweredError):
             lost = "The container ended while the code ran, most likely because it reached its memory limit"
             text = f"{lost}{self._limit}. What the code had done until then is done."
@@ -137,8 +137,9 @@ class _Call:
             writer.transport.abort()  # the executor kills what runs for nobody
 
     async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        left = self._end - asyncio.get_running_loop().time()
-        timeout = left - min(_MARGIN_SECONDS, left / 5)
+        timeout = self._end - asyncio.get_running_loop().time()
+        if timeout <= 0:
+            raise DownError("The code was not run: its time went by before its turn came.")
         self.sent = True
         with contextlib.suppress(OSError, EOFError):
             writer.write(json.dumps({**self._request, "timeout": timeout}).encode() + b"\n")
