@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from tenure_api.conditions import Reason
 from tenure_api.configuration import McpConfig
+from tenure_api.names import VERSION
 from tenure_sidecar.http_client import Client
 from tenure_sidecar.proxy.credentials import CredentialError, Credentials
 from tenure_sidecar.tools.exchange import ANSWER_LIMIT
@@ -134,6 +135,7 @@ async def connected(
             Sdk(
                 streamable_http_client(config.url, http_client=http, max_sse_event_size=ANSWER_LIMIT),
                 message_handler=heard,
+                client_info=types.Implementation(name="tenure", version=VERSION),
                 cache=None,
             ) as sdk,
         ):

@@ -76,25 +76,23 @@ class Bridge(httpx2.AsyncBaseTransport):
         once = Once() if message.get("method") == "tools/call" else None
         wanted = Request(request.method, str(request.url), headers, content).with_headers(self.secrets.headers)
         response = await sent(self._client, wanted, once)
+        names = ("content-type", _SESSION)
+        kept = {name: value.decode("latin-1") for name in names if (value := response.header(name))}
         if response.status == 200 and response.content_type == b"text/event-stream":
-            return httpx2.Response(200, headers={"content-type": "text/event-stream"}, stream=_Stream(response))
+            return httpx2.Response(200, headers=kept, stream=_Stream(response))
         try:
             body = await response.read_all(ANSWER_LIMIT)
         except HttpError as error:
             raise UnansweredError(f"The tool's answer broke off: {error}.") from error
         finally:
             response.close()
+        if response.status == 404 and _SESSION in request.headers:
+            raise ForgottenError("The tool's server has forgotten the session.")
         if response.status >= 300 and not _is_error(response, body):
-            raise self._refused(response, body, _SESSION in request.headers)
-        kept = {name: response.header(name).decode("latin-1") for name in ("content-type", _SESSION)}
-        return httpx2.Response(
-            response.status, headers={name: value for name, value in kept.items() if value}, content=body
-        )
+            raise self._refused(response.status, body)
+        return httpx2.Response(response.status, headers=kept, content=body)
 
-    def _refused(self, response: Response, body: bytes, in_session: bool) -> ToolFailedError:
-        status = response.status
-        if status == 404 and in_session:
-            return ForgottenError("The tool's server has forgotten the session.")
+    def _refused(self, status: int, body: bytes) -> ToolFailedError:
         said = self.secrets.redact(body[:_ERROR_LIMIT].decode(errors="replace")).strip()
         told = f"The tool's server answered with status {status}: {said or 'no more is said'}"
         return BusyError(told) if status == 429 or status >= 500 else RefusedByServerError(status, told)

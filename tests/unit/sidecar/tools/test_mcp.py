@@ -1,0 +1,409 @@
+"""Tools of an MCP server: the SDK's own server, over real connections."""
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import mcp_types as types
+import pytest
+from mcp.server.mcpserver import Context, MCPServer
+
+from tenure_api.configuration import McpConfig, ToolConfig
+from tenure_api.tools import Replay
+from tenure_sidecar import asgi
+from tenure_sidecar.asgi import App, Receive, Scope, Send
+from tenure_sidecar.tools import attempts, mcp
+from unit.sidecar.support import serving, until
+from unit.sidecar.tools.support import ATTEMPT, HEADERS, SECRET, World, a_world
+
+Json = dict[str, Any]
+
+
+@pytest.fixture(autouse=True)
+def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attempts, "_FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(mcp, "_RETRY_SECONDS", (0.01,))
+
+
+class Orders:
+    """An MCP server, and what it was asked."""
+
+    def __init__(self) -> None:
+        self.server = MCPServer("orders")
+        self.called: list[tuple[str, Json]] = []
+        hints = types.ToolAnnotations
+        self.server.add_tool(self.add, annotations=hints(read_only_hint=True))
+        self.server.add_tool(self.note, annotations=hints(idempotent_hint=True))
+        for tool in (self.charge, self.fail, self.picture, self.table):
+            self.server.add_tool(tool)
+
+    def add(self, a: int, b: int) -> int:
+        """Adds two numbers."""
+        self.called.append(("add", {}))
+        return a + b
+
+    def note(self, text: str, context: Context[Any, Any]) -> str:
+        self.called.append(("note", dict(context.request_context.meta or {})))
+        return text
+
+    def charge(self, context: Context[Any, Any]) -> str:
+        self.called.append(("charge", dict(context.request_context.meta or {})))
+        return "charged"
+
+    def fail(self) -> str:
+        raise ValueError("secret of the server")
+
+    def picture(self) -> list[types.ContentBlock]:
+        linked = types.ResourceLink(name="order 1", uri="orders://1")
+        inner = types.TextResourceContents(uri="orders://2", text="in full")
+        return [
+            types.TextContent(text="two parts"),
+            types.ImageContent(data="AAAA", mime_type="image/png"),
+            linked,
+            types.EmbeddedResource(resource=inner),
+        ]
+
+    def table(self) -> types.CallToolResult:
+        return types.CallToolResult(content=[], structured_content={"rows": [1, 2]})
+
+
+class Door:
+    """What is between client and server: looks at each message, and may spoil what it is about."""
+
+    def __init__(self, app: App, legacy: bool) -> None:
+        self.app = app
+        self._legacy = legacy
+        self.spoilt: dict[str, Any] = {}
+        self.messages: list[str] = []
+        self.headers: list[dict[str, str]] = []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body = await asgi.read_body(receive, 1 << 30) if scope["method"] == "POST" else b""
+        method = json.loads(body)["method"] if body else scope["method"]
+        self.messages.append(method)
+        self.headers.append({name.decode(): value.decode() for name, value in scope["headers"]})
+        if self._legacy and method == "server/discover":
+            await asgi.respond(send, 404, b"what?", b"text/plain")
+            return
+        deed = self.spoilt.get(method)
+        if deed is not None:
+            await deed(send)
+            return
+        told = False
+
+        async def once() -> Any:
+            nonlocal told
+            if not told:
+                told = True
+                return {"type": "http.request", "body": body, "more_body": False}
+            return await receive()
+
+        await self.app(scope, once, send)
+
+
+def status(code: int) -> Any:
+    async def deed(send: Send) -> None:
+        await asgi.respond(send, code, f"no, {SECRET}".encode(), b"text/plain")
+
+    return deed
+
+
+async def breaks(send: Send) -> None:
+    headers = [(b"content-type", asgi.JSON), (b"content-length", b"100")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": b"{", "more_body": True})
+    raise ConnectionAbortedError
+
+
+async def breaks_in_the_middle(send: Send) -> None:
+    await asgi.begin(send, 200, asgi.SSE)
+    await asgi.more(send, b"event: message\ndata: {")
+    raise ConnectionAbortedError
+
+
+async def babbles(send: Send) -> None:
+    await asgi.respond(send, 200, b"<html>", b"text/html")
+
+
+async def hangs(send: Send) -> None:
+    await asyncio.Event().wait()
+
+
+@asynccontextmanager
+async def opened(
+    orders: Orders, port: int = 0, legacy: bool = False, **options: Any
+) -> AsyncIterator[tuple[Door, int]]:
+    """The server behind its door; the door and its port."""
+    app = orders.server.streamable_http_app(**options)
+    door = Door(app, legacy)  # type: ignore[arg-type]
+    async with app.router.lifespan_context(app), serving(door, port) as found:
+        yield door, found
+
+
+def a_tool(port: int, seconds: float = 10, replay: Replay | None = None, **fields: Any) -> ToolConfig:
+    config = McpConfig(url=f"http://127.0.0.1:{port}/mcp", headers=HEADERS, **fields)
+    tool = ToolConfig(name="shop", replay=replay, mcp=config)
+    return tool.model_copy(update={"timeout_seconds": seconds})
+
+
+@pytest.fixture(params=["modern", "legacy", "stateless", "json"])
+def options(request: pytest.FixtureRequest) -> Json:
+    """The ways in which a server may speak."""
+    found: dict[str, Json] = {
+        "modern": {},
+        "legacy": {"legacy": True},
+        "stateless": {"legacy": True, "stateless_http": True},
+        "json": {"legacy": True, "json_response": True},
+    }
+    return found[request.param]
+
+
+async def test_the_servers_tools_are_functions_and_can_be_called(tmp_path: Path, options: Json) -> None:
+    orders = Orders()
+    async with opened(orders, **options) as (door, port), a_world(tmp_path, a_tool(port)) as world:
+        assert world.tools.health() == []
+        assert world.names() == [f"shop__{name}" for name in ("add", "note", "charge", "fail", "picture", "table")]
+        add = world.tools.functions()[0]
+        assert (add.description, add.parameters["required"]) == ("Adds two numbers.", ["a", "b"])
+        assert [function.replay for function in world.tools.functions()][:3] == [
+            Replay.SAFE,
+            Replay.IDEMPOTENCY_KEY,
+            Replay.NEVER,
+        ]
+        assert await world.call("shop__add", {"a": 1, "b": 2}) == attempts.Outcome("3")
+        assert (await world.call("shop__note", {"text": "hello"})).text == "hello"
+        assert orders.called[-1][1]["tenure.dev/idempotency-key"] == ATTEMPT.key
+        failed = await world.call("shop__fail")
+        assert (failed.is_error, failed.unknown) == (True, False)
+        wrong = await world.call("shop__add", {"a": "many"})
+        assert wrong.is_error
+        assert "many" in wrong.text
+    assert {headers.get("authorization") for headers in door.headers} == {f"Bearer {SECRET}"}
+
+
+async def test_parts_that_are_no_text_are_described(tmp_path: Path) -> None:
+    async with opened(Orders()) as (_, port), a_world(tmp_path, a_tool(port)) as world:
+        assert (await world.call("shop__picture")).text.splitlines() == [
+            "two parts",
+            "(image, image/png, about 3 bytes; it cannot be shown)",
+            "(resource order 1: orders://1)",
+            "(resource orders://2)",
+            "in full",
+        ]
+        assert json.loads((await world.call("shop__table")).text) == {"rows": [1, 2]}
+
+
+async def test_a_server_that_is_down_is_told_and_used_when_it_comes(tmp_path: Path) -> None:
+    orders = Orders()
+    async with opened(orders) as (_, port):
+        pass
+    async with a_world(tmp_path, a_tool(port)) as world:
+        assert world.names() == []
+        assert [(health.name, health.reason) for health in world.tools.health()] == [("shop", "Unreachable")]
+        async with opened(orders, port):
+            await until(world.names)
+            assert world.tools.health() == []
+            assert (await world.call("shop__add", {"a": 1, "b": 1})).text == "2"
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+async def test_a_server_that_restarts_is_found_again(tmp_path: Path, legacy: bool) -> None:
+    first, second = Orders(), Orders()
+    async with opened(first) as (_, port):
+        pass
+    async with a_world(tmp_path, a_tool(port)) as world:
+        async with opened(first, port, legacy):
+            await until(world.names)
+            assert (await world.call("shop__charge")).text == "charged"
+        outcome = await world.call("shop__charge")
+        assert "is down" in outcome.text
+        assert (outcome.is_error, outcome.unknown) == (True, False)
+        async with opened(second, port, legacy):
+            assert (await world.call("shop__charge")).text == "charged"
+            assert (len(first.called), len(second.called)) == (1, 1)
+
+
+@pytest.mark.parametrize("spoilt", [breaks, breaks_in_the_middle, hangs])
+async def test_a_call_without_an_answer_is_settled_by_its_class(tmp_path: Path, options: Json, spoilt: Any) -> None:
+    orders = Orders()
+    seconds = 0.5 if spoilt is hangs else 10
+    async with opened(orders, **options) as (door, port), a_world(tmp_path, a_tool(port, seconds)) as world:
+        door.spoilt["tools/call"] = spoilt
+        never = await world.call("shop__charge")
+        assert (never.is_error, never.unknown) == (True, True)
+        assert door.messages.count("tools/call") == 1
+        if spoilt is hangs:
+            return
+        calling = asyncio.create_task(world.call("shop__add", {"a": 1, "b": 1}))
+        await until(lambda: door.messages.count("tools/call") > 2)
+        del door.spoilt["tools/call"]
+        assert (await calling).text == "2"
+
+
+async def test_what_a_server_refuses_by_status_is_a_plain_error(tmp_path: Path) -> None:
+    async with opened(Orders()) as (door, port), a_world(tmp_path, a_tool(port)) as world:
+        for code in (401, 500, 503):
+            door.spoilt["tools/call"] = status(code)
+            outcome = await world.call("shop__charge")
+            assert outcome.text == f"The tool's server answered with status {code}: no, [redacted]"
+            assert (outcome.is_error, outcome.unknown) == (True, False)
+        assert door.messages.count("tools/call") == 3
+
+
+async def test_a_session_that_the_server_has_forgotten_is_made_anew_and_the_call_with_it(tmp_path: Path) -> None:
+    orders = Orders()
+    async with opened(orders, legacy=True) as (door, port), a_world(tmp_path, a_tool(port)) as world:
+        assert (await world.call("shop__charge")).text == "charged"
+        restarted = Orders()
+        app = restarted.server.streamable_http_app()
+        async with app.router.lifespan_context(app):
+            door.app = app  # type: ignore[assignment]
+            assert await world.call("shop__charge") == attempts.Outcome("charged")
+        assert len(restarted.called) == 1
+
+
+@pytest.mark.parametrize(
+    ("deed", "reason"),
+    [
+        (status(401), "Unauthorized"),
+        (status(503), "InvalidResponse"),
+        (babbles, "InvalidResponse"),
+        (breaks, "Unreachable"),
+    ],
+)
+async def test_a_server_that_lists_nothing_is_told_by_reason(tmp_path: Path, deed: Any, reason: str) -> None:
+    async with opened(Orders()) as (door, port):
+        door.spoilt = dict.fromkeys(("server/discover", "initialize", "tools/list"), deed)
+        async with a_world(tmp_path, a_tool(port)) as world:
+            assert [health.reason for health in world.tools.health()] == [reason]
+            assert SECRET not in str(world.tools.health())
+
+
+async def test_a_missing_credential_keeps_the_server_unasked(tmp_path: Path) -> None:
+    async with opened(Orders()) as (door, port):
+        world = World(tmp_path, a_tool(port))
+        world.credential.unlink()
+        running = asyncio.create_task(world.tools.run())
+        await world.tools.ready()
+        assert [health.reason for health in world.tools.health()] == ["CredentialMissing"]
+        assert door.messages == []
+        world.credential.write_text("Bearer rotated")
+        await until(world.names)
+        running.cancel()
+        await asyncio.wait([running])
+        await world.client.close()
+
+
+async def test_what_was_listed_is_kept_for_the_next_process(tmp_path: Path) -> None:
+    async with opened(Orders()) as (_, port), a_world(tmp_path, a_tool(port)) as world:
+        names = world.names()
+    kept, world = world.kept, World(tmp_path / "next", a_tool(port))
+    world.kept = kept
+    await world.tools.ready()
+    assert world.names() == names
+    assert world.tools.functions()[0].replay is Replay.SAFE
+    world.now(a_tool(port + 1))
+    assert world.names() == []
+    world.kept = {"shop": b"not what we wrote"}
+    assert World.made(world).functions() == []
+
+
+async def test_only_what_is_included_is_offered_and_what_is_missing_is_told(tmp_path: Path) -> None:
+    tool_names = ["charge", "refund"]
+    async with opened(Orders()) as (_, port), a_world(tmp_path, a_tool(port, include=tool_names)) as world:
+        assert world.names() == ["shop__charge"]
+        (health,) = world.tools.health()
+        assert (health.reason, health.message) == ("InvalidResponse", "the server has no tool of these names: refund")
+
+
+async def test_names_that_cannot_be_told_apart_are_left_out(tmp_path: Path) -> None:
+    orders = Orders()
+    orders.server.add_tool(orders.charge, name="get.order")
+    orders.server.add_tool(orders.charge, name="get order")
+    orders.server.add_tool(orders.charge, name="get/all")
+    async with opened(orders) as (_, port), a_world(tmp_path, a_tool(port)) as world:
+        assert "shop__get_order" not in world.names()
+        assert (await world.call("shop__get_all")).text == "charged"
+        (health,) = world.tools.health()
+        assert health.reason == "NameConflict"
+        assert "get.order, get order" in health.message
+
+
+async def test_more_tools_than_a_model_takes_are_cut_and_told(tmp_path: Path) -> None:
+    orders = Orders()
+    for number in range(200):
+        orders.server.add_tool(orders.charge, name=f"tool{number}")
+    async with opened(orders) as (_, port), a_world(tmp_path, a_tool(port)) as world:
+        assert len(world.names()) == 128
+        assert "the server has 206 tools" in world.tools.health()[0].message
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+async def test_a_list_that_changes_is_asked_for_again_when_the_server_says_so(tmp_path: Path, legacy: bool) -> None:
+    orders = Orders()
+
+    async def grow(context: Context[Any, Any]) -> str:
+        orders.server.add_tool(orders.charge, name="late")
+        if legacy:
+            await context.session.send_tool_list_changed()
+        else:
+            await context.notify_tools_changed()
+        return "grown"
+
+    orders.server.add_tool(grow)
+    async with opened(orders, legacy=legacy) as (_, port), a_world(tmp_path, a_tool(port)) as world:
+        assert (await world.call("shop__grow")).text == "grown"
+        await until(lambda: "shop__late" in world.names())
+
+
+async def test_a_call_in_flight_outlives_a_change_of_the_configuration(tmp_path: Path) -> None:
+    orders = Orders()
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow() -> str:
+        begun.set()
+        await go_on.wait()
+        return "done"
+
+    orders.server.add_tool(slow)
+    async with opened(orders) as (_, port), a_world(tmp_path, a_tool(port)) as world:
+        calling = asyncio.create_task(world.call("shop__slow"))
+        await begun.wait()
+        world.now()
+        await asyncio.sleep(0.01)
+        go_on.set()
+        assert (await calling).text == "done"
+        await until(lambda: len(world.tools._tasks) == 0)
+
+
+async def test_a_server_that_never_answers_blocks_neither_start_nor_others_nor_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    monkeypatch.setattr("tenure_sidecar.tools.toolbox._READY_SECONDS", 0.5)
+    server = await asyncio.start_server(silent, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    mute = a_tool(port).model_copy(update={"name": "mute"})
+    async with opened(Orders()) as (_, other), a_world(tmp_path, mute, a_tool(other)) as world:
+        assert (await world.call("shop__add", {"a": 1, "b": 1})).text == "2"
+        await world.tools.ready()
+    server.close()
+
+
+async def test_the_sdk_logs_nothing_of_a_session(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    async with opened(Orders(), legacy=True) as (door, port), a_world(tmp_path, a_tool(port)) as world:
+        await world.call("shop__add", {"a": 1, "b": 1})
+        door.spoilt["tools/call"] = breaks_in_the_middle
+        await world.call("shop__charge")
+    said = "\n".join(record.getMessage() for record in caplog.records if not record.name.startswith("mcp.server"))
+    assert SECRET not in said
+    ids = {headers["mcp-session-id"] for headers in door.headers if "mcp-session-id" in headers}
+    assert ids
+    assert not any(id_ in said for id_ in ids)
