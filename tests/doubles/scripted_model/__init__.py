@@ -1,7 +1,8 @@
 """A stand-in for a model endpoint: it speaks the OpenAI API and answers by script.
 
 No model is in here. It is what tests and benches put in the place of one, in the cluster as a pod (`Dockerfile`) and in
-a test's own process (`serving`). It keeps nothing but counts of its calls, and needs nothing but uvicorn.
+a test's own process (`serving`). It keeps nothing but counts of its calls and who waits at a hold, and needs nothing
+but uvicorn.
 
 What the last user message says decides how it answers, so that tests that share it do not disturb one another. Words
 of the form `tag:NAME` are taken out first; calls are counted under them.
@@ -23,6 +24,7 @@ of the form `tag:NAME` are taken out first; calls are counted under them.
 | `garbage`                           | 200 and something that is not JSON                                             |
 | `wrong-type`                        | 200 and a web page                                                             |
 | `endless-line`                      | 200 and a line that never ends                                                 |
+| `plan: JSON`                        | a program of several rounds with calls of tools: see `program`                 |
 | anything else                       | an answer drawn from the conversation: it remembers "my … is …"                |
 
 | model                  | always                                                                                      |
@@ -34,6 +36,14 @@ of the form `tag:NAME` are taken out first; calls are counted under them.
 | `small-window-WORDS`   | 400 `context_length_exceeded` when all messages together have more words than that          |
 | `garbage` `wrong-type` `endless-line` `cut-N` | as the directive of that name                                        |
 
-Answers are cut at the output limit of the request, counting a word as a token. `GET /control/calls[?tag=NAME]` tells
-what was called, `POST /control/reset` forgets it. With `REQUIRE_API_KEY` set, all of `/v1` wants that key.
+Answers are cut at the output limit of the request, counting a word as a token. A conversation in which a call has no
+result, or a result no call, is refused with 400. With `REQUIRE_API_KEY` set, all of `/v1` wants that key.
+
+| inspection                        |                                                                               |
+|-----------------------------------|-------------------------------------------------------------------------------|
+| `GET /control/calls[?tag=NAME]`   | what was called                                                               |
+| `GET /control/refused[?tag=NAME]` | conversations that were refused because calls and results did not fit         |
+| `GET /control/holds`              | by name: how many calls have `arrived`, how many are `waiting`, if `released` |
+| `POST /control/release?hold=NAME` | lets calls at a hold go, now and later                                        |
+| `POST /control/reset`             | forgets all this                                                              |
 """

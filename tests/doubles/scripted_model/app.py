@@ -8,10 +8,13 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import parse_qs
 
+from ..control.holds import Holds
 from .calls import Calls
 from .conversation import Call, InvalidRequestError, answer, of_chat, of_response
+from .program import InvalidProgramError, Step, step
 from .script import Lie, Script, directed, modelled, tags, without_tags
-from .shapes import ChatShape, ResponseShape, Shape, Usage, error
+from .shapes import Answer, ChatShape, ResponseShape, Shape, Usage, error
+from .transcript import InvalidTranscriptError, rounds_of
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -34,6 +37,7 @@ class ScriptedModel:
 
     def __init__(self, require_api_key: str | None = None) -> None:
         self.calls = Calls()
+        self.holds = Holds()
         self._key = require_api_key
         self._number = 0
 
@@ -49,14 +53,30 @@ class ScriptedModel:
             case ("GET", "/v1/models"):
                 model = {"id": "scripted", "object": "model", "created": 0, "owned_by": "tenure-tests"}
                 await _reply(send, 200, {"object": "list", "data": [model]})
-            case ("GET", "/control/calls"):
-                tag = parse_qs(scope["query_string"].decode()).get("tag", [None])[0]
-                await _reply(send, 200, self.calls.report(tag))
-            case ("POST", "/control/reset"):
-                self.calls.reset()
-                await _reply(send, 200, {})
+            case (method, path) if path.startswith("/control/"):
+                await _reply(send, *self._control(method, path, parse_qs(scope["query_string"].decode())))
             case _:
                 await _reply(send, 404, error(404, "there is nothing at this path"))
+
+    def _control(self, method: str, path: str, query: dict[str, list[str]]) -> tuple[int, dict[str, Any]]:
+        """The inspection endpoints: status and answer."""
+        tag = query.get("tag", [None])[0]
+        match (method, path):
+            case ("GET", "/control/calls"):
+                return 200, self.calls.report(tag)
+            case ("GET", "/control/refused"):
+                return 200, self.calls.refused(tag)
+            case ("GET", "/control/holds"):
+                return 200, self.holds.report()
+            case ("POST", "/control/release"):
+                for name in query.get("hold", []):
+                    self.holds.release(name)
+                return 200, {}
+            case ("POST", "/control/reset"):
+                self.calls.reset()
+                self.holds.reset()
+                return 200, {}
+        return 404, error(404, "there is nothing at this path")
 
     async def _ask(self, api: str, scope: Scope, receive: Receive, send: Send) -> None:
         headers = {name: value.decode() for name, value in scope["headers"] if name in _HEADERS}
@@ -64,17 +84,24 @@ class ScriptedModel:
         try:
             body = json.loads(await _body(receive))
             call = of_chat(body) if api == "chat.completions" else of_response(body)
-        except (ValueError, AttributeError) as problem:
-            message = str(problem) if isinstance(problem, InvalidRequestError) else "the body is not a JSON object"
-            await _reply(send, 400, error(400, message))
+            text = without_tags(call.last_user_text)
+            planned = step(text, rounds_of(call.entries))
+            if planned is not None:
+                _check(planned, call)
+        except InvalidTranscriptError as problem:
+            self.calls.refuse(str(problem), tags(call.last_user_text), body)
+            await _reply(send, 400, error(400, f"Invalid conversation: {problem}."))
             return
-        said = call.last_user_text
-        record = self.calls.add(api, call, tags(said), body, authorization)
+        except (ValueError, AttributeError) as problem:
+            ours = isinstance(problem, InvalidRequestError | InvalidProgramError)
+            await _reply(send, 400, error(400, str(problem) if ours else "the body is not a JSON object"))
+            return
+        record = self.calls.add(api, call, tags(call.last_user_text), body, authorization)
         record["cut_turns"] = headers.get(b"x-tenure-cut-turns")
-        text = without_tags(said)
-        script = modelled(call.model, directed(text))
+        script = modelled(call.model, directed(text) if planned is None else _scripted(planned))
         try:
-            record["ended"] = await self._play(script, api, call, text, authorization, Wire(receive, send))
+            wire = Wire(receive, send, self.holds)
+            record["ended"] = await self._play(script, api, call, text, authorization, wire)
         except ClientGoneError:
             record["ended"] = "aborted"
 
@@ -119,8 +146,9 @@ class ScriptedModel:
 class Wire:
     """The connection to the client."""
 
-    def __init__(self, receive: Receive, send: Send) -> None:
+    def __init__(self, receive: Receive, send: Send, holds: Holds) -> None:
         self._receive = receive
+        self._holds = holds
         self.send = send
 
     async def start(self, headers: list[tuple[bytes, bytes]]) -> None:
@@ -144,6 +172,42 @@ class Wire:
         if message["type"] == "http.disconnect":
             raise ClientGoneError
 
+    async def hold(self, name: str | None) -> None:
+        """Waits at a hold, if there is one. Raises `ClientGoneError` as soon as the client is gone."""
+        if name is None:
+            return
+        waiting, leaving = asyncio.ensure_future(self._holds.wait(name)), asyncio.ensure_future(self._gone())
+        try:
+            await asyncio.wait({waiting, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            if not waiting.done():
+                raise ClientGoneError
+        finally:
+            waiting.cancel()
+            leaving.cancel()
+            await asyncio.gather(waiting, leaving, return_exceptions=True)
+
+    async def _gone(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+
+def _check(planned: Step, call: Call) -> None:
+    """Raises `InvalidProgramError` if the program calls what the request does not offer."""
+    for wanted in planned.calls:
+        if wanted.name not in call.functions:
+            offered = ", ".join(call.functions) or "none"
+            raise InvalidProgramError(f"the program calls {wanted.name}; the request offers: {offered}")
+
+
+def _scripted(planned: Step) -> Script:
+    return Script(
+        text=planned.say,
+        before_seconds=planned.delay,
+        calls=planned.calls,
+        hold=planned.hold,
+        hold_end=planned.hold_end,
+    )
+
 
 async def _tell(script: Script, call: Call, text: str, shape: Shape, wire: Wire) -> str:
     """Sends an answer as the script says; returns how it ended."""
@@ -152,13 +216,15 @@ async def _tell(script: Script, call: Call, text: str, shape: Shape, wire: Wire)
     if cut_short:
         words = words[: call.limit]
         text = "".join(words)
-    usage = Usage(call.words, len(words))
+    said = Answer(text, Usage(call.words, len(words) + len(script.calls)), cut_short, script.calls)
     if script.before_seconds:
         await wire.pause(script.before_seconds)
+    await wire.hold(script.hold)
     if not call.stream:
         for n in range(len(words)):
             await _wait(script, n, wire)
-        whole = json.dumps(shape.whole(text, usage, cut_short)).encode()
+        await wire.hold(script.hold_end)
+        whole = json.dumps(shape.whole(said)).encode()
         await wire.start(_JSON)
         if script.cut_after is not None:
             await wire.piece(whole[: len(whole) // 2])
@@ -166,7 +232,7 @@ async def _tell(script: Script, call: Call, text: str, shape: Shape, wire: Wire)
         await wire.end(whole)
         return "complete"
     await wire.start(_EVENTS)
-    ready = [shape.begin()]
+    ready = [shape.begin(bool(words) or not script.calls)]
     for n, word in enumerate(words):
         if n == script.cut_after:
             break
@@ -178,8 +244,13 @@ async def _tell(script: Script, call: Call, text: str, shape: Shape, wire: Wire)
     if script.cut_after is not None:
         await wire.piece(b"".join(ready) if script.cut_after else b"")
         return "failed"  # to return without the end of the body makes the server close the connection
-    ready.append(shape.end(text, usage, cut_short))
-    await wire.end(b"".join(ready))
+    calls, last = shape.end(said)
+    ready.append(calls)
+    if script.hold_end is not None:
+        await wire.piece(b"".join(ready))
+        ready.clear()
+        await wire.hold(script.hold_end)
+    await wire.end(b"".join([*ready, last]))
     return "complete"
 
 

@@ -9,6 +9,7 @@ from .conversation import Call
 
 _KEPT = 1000
 """Calls remembered for each tag, and for all together; counts go on."""
+_KEPT_PROBLEMS = 20
 _PARAMETERS = ("temperature", "top_p", "max_completion_tokens", "max_tokens", "max_output_tokens", "store")
 
 Record = dict[str, Any]
@@ -25,6 +26,8 @@ class Calls:
         self._counts: dict[str | None, int] = defaultdict(int)
         self._last: dict[str | None, deque[Record]] = defaultdict(lambda: deque(maxlen=_KEPT))
         self._failures: dict[str, int] = defaultdict(int)
+        self._problems: dict[str | None, int] = defaultdict(int)
+        self._last_problems: dict[str | None, deque[Record]] = defaultdict(lambda: deque(maxlen=_KEPT_PROBLEMS))
 
     def add(self, api: str, call: Call, tags: list[str], body: Mapping[str, Any], authorization: str | None) -> Record:
         """Notes a call that begins. The caller sets `ended` when it does: `complete`, `failed` or `aborted`."""
@@ -47,6 +50,16 @@ class Calls:
         """Whether a call that fails the first `times` times for `key` is to fail once more."""
         self._failures[key] += 1
         return self._failures[key] <= times
+
+    def refuse(self, problem: str, tags: list[str], asked: object) -> None:
+        """Notes a conversation that no endpoint would take."""
+        for tag in (None, *tags):
+            self._problems[tag] += 1
+            self._last_problems[tag].append({"problem": problem, "asked": asked})
+
+    def refused(self, tag: str | None) -> dict[str, Any]:
+        """How many conversations with a tag were refused, all if it is None; and the last of them."""
+        return {"count": self._problems.get(tag, 0), "last": list(self._last_problems.get(tag, ()))}
 
     def report(self, tag: str | None) -> dict[str, Any]:
         """The calls with a tag; all if it is None."""

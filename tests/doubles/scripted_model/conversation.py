@@ -2,8 +2,11 @@
 
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
+
+from .transcript import Entry, of_items, of_messages, text_of
 
 _FACT = re.compile(r"\bmy ([\w -]{1,40}?) is ([^.,!?\n]{1,80})", re.IGNORECASE)
 _QUESTION = re.compile(r"\bwhat is my ([\w -]{1,40}?)\s*\?", re.IGNORECASE)
@@ -24,6 +27,10 @@ class Call:
     usage_in_stream: bool
     limit: int | None
     """Most words of the answer."""
+    functions: tuple[str, ...]
+    """Names of the functions that the answer may call."""
+    entries: list[Entry]
+    """What was said, asked and answered."""
 
     @property
     def last_user_text(self) -> str:
@@ -48,6 +55,8 @@ def of_chat(body: dict[str, Any]) -> Call:
         stream=bool(body.get("stream")),
         usage_in_stream=isinstance(options, dict) and bool(options.get("include_usage")),
         limit=body.get("max_completion_tokens") or body.get("max_tokens"),
+        functions=_functions([tool.get("function") for tool in body.get("tools") or ()]),
+        entries=list(of_messages(messages)),
     )
 
 
@@ -57,7 +66,7 @@ def of_response(body: dict[str, Any]) -> Call:
     items = [{"role": "user", "content": given}] if isinstance(given, str) else given
     if not isinstance(items, list) or not items:
         raise InvalidRequestError("input must be a text or a list of at least one item")
-    messages = [_message(item) for item in items]
+    messages = [_message(item) for item in map(_of_item, items) if item is not None]
     if isinstance(body.get("instructions"), str):
         messages.insert(0, ("system", body["instructions"]))
     return Call(
@@ -66,6 +75,8 @@ def of_response(body: dict[str, Any]) -> Call:
         stream=bool(body.get("stream")),
         usage_in_stream=True,
         limit=body.get("max_output_tokens"),
+        functions=_functions(body.get("tools") or ()),
+        entries=list(of_items(items)),
     )
 
 
@@ -76,15 +87,27 @@ def _model(body: dict[str, Any]) -> str:
     return model
 
 
+def _functions(described: Iterable[Any]) -> tuple[str, ...]:
+    return tuple(str(one.get("name")) for one in described if isinstance(one, dict))
+
+
+def _of_item(item: Any) -> Any:
+    """An item of a response's input as a message; None for a call, which is no text."""
+    match item:
+        case {"type": "function_call"}:
+            return None
+        case {"type": "function_call_output", "output": output}:
+            return {"role": "tool", "content": output}
+    return item
+
+
 def _message(message: Any) -> tuple[str, str]:
     if not isinstance(message, dict) or not isinstance(message.get("role"), str):
         raise InvalidRequestError("each message must have a role")
     content = message.get("content")
-    if isinstance(content, list):
-        content = "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
-    if not isinstance(content, str):
+    if not isinstance(content, str | list) and not message.get("tool_calls"):
         raise InvalidRequestError("each message must have a text")
-    return message["role"], content
+    return message["role"], text_of(content)
 
 
 def answer(call: Call, text: str) -> str:

@@ -4,6 +4,8 @@ import re
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from .program import ToolCall
+
 _TAG = re.compile(r"(?<!\S)tag:(\S+)\s?")
 _SLOW_SECONDS = 30.0
 _FOREVER = 1e9
@@ -36,6 +38,12 @@ class Script:
     """The bearer token that the call must present."""
     window: int | None = None
     """Most words that all messages together may have."""
+    calls: tuple[ToolCall, ...] = ()
+    """What the answer asks for."""
+    hold: str | None = None
+    """The hold before the answer."""
+    hold_end: str | None = None
+    """The hold before its end."""
 
     @property
     def waits(self) -> bool:
