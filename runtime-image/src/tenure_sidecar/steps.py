@@ -8,7 +8,7 @@ for again is told so.
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -92,6 +92,7 @@ class Steps:
     models_running: int = 0
     _next: int = 0
     _handlers: set[asyncio.Task[object]] = field(default_factory=set)
+    _writes: set[asyncio.Future[None]] = field(default_factory=set)
     _asked: asyncio.Event = field(default_factory=asyncio.Event)
 
     def apply(self, record: Record) -> None:
@@ -191,11 +192,24 @@ class Steps:
             self._handlers.discard(task)
             self.models_running -= model
 
-    def abandon(self) -> None:
-        """The run is over."""
+    async def wholly(self, write: Coroutine[object, object, None]) -> None:
+        """Do a write to its end, also if whoever waits for it is ended.
+
+        Else a result could be in the journal of which this process does not know: it would ask for the step again, and
+        the next process would find two results where the agent asks for one.
+        """
+        task = asyncio.ensure_future(write)
+        self._writes.add(task)
+        task.add_done_callback(self._writes.discard)
+        await asyncio.shield(task)
+
+    async def abandon(self) -> None:
+        """The run is over; returns when nothing of it goes on but calls of tools."""
         self.abandoned = True
         for handler in self._handlers:
             handler.cancel()
+        while rest := self._handlers | self._writes:
+            await asyncio.wait(rest)
 
     # --- what the engine wants to know ---
 

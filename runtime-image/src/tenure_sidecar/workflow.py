@@ -285,7 +285,7 @@ class Workflow:
         finally:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
-            self._steps.abandon()
+            await self._steps.abandon()
             self.running = False
 
     def _outcome(self, running: "asyncio.Future[Answered]") -> TurnEnd:

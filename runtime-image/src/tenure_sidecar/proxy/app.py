@@ -89,6 +89,9 @@ class _Call:
             body=body,
             usage=usage,
         )
+        await self.steps.wholly(self._settled(result))
+
+    async def _settled(self, result: ModelResult) -> None:
         await self._write(result)
         assert self._step is not None  # noqa: S101 - its intent is recorded
         self.steps.settled(self._step, result)
