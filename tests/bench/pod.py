@@ -106,7 +106,8 @@ class Pod:
         (places["key"] / "data-key").write_bytes(secrets.token_bytes(32))
         (places["key"] / "pod-token").write_text(self._token)
         (places["config"] / "config.json").write_text(config.model_dump_json(by_alias=True))
-        (places["config"] / "gateway.pub").write_text(public_key(self._key))
+        for issuer in ("operator", "gateway"):
+            (places["config"] / f"{issuer}.pub").write_text(public_key(self._key))
         self.environment = {
             **{f"TENURE_{name.upper()}_DIR": str(place) for name, place in places.items()},
             **{f"TENURE_{name.upper()}_PORT": str(port) for name, port in self.ports.items()},
