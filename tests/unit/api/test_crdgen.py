@@ -306,12 +306,23 @@ def test_every_decimal_in_range_is_accepted(field: str, greatest: int, data: st.
     )
 
 
+@pytest.mark.parametrize(
+    "field",
+    [
+        ".spec.model.baseURL",
+        ".spec.tools[].mcp.url",
+        ".spec.tools[].http.url",
+        ".spec.tools[].http.openAPI.url",
+    ],
+)
 @given(data=st.data())
-def test_a_base_url_that_the_api_server_accepts_has_a_host_and_no_secret(data: st.DataObject) -> None:
-    text = data.draw(st.from_regex(pattern(AGENT, ".spec.model.baseURL")))
+def test_a_url_that_the_api_server_accepts_has_a_host_and_no_secret(field: str, data: st.DataObject) -> None:
+    text = data.draw(st.from_regex(pattern(AGENT, field)))
     assume("[" not in text)  # whether an IPv6 address is one, only the sidecar's HTTP client knows
     url = urlsplit(text)
     assert url.scheme in {"http", "https"}
     assert url.hostname
     assert "@" not in url.netloc
     assert (url.query, url.fragment) == ("", "")
+    assert "{" not in url.netloc
+    assert text.count("{") == text.count("}") == len(re.findall(r"\{[^{}]+\}", text))
