@@ -58,6 +58,10 @@ class Installed:
             **{"max_retries": 0, **options},  # type: ignore[arg-type]
         )
 
+    def async_client(self, token: str) -> openai.AsyncOpenAI:
+        """The same for code that does not block."""
+        return openai.AsyncOpenAI(base_url=f"{self.gateway.url}/v1", api_key=token, timeout=180, max_retries=0)
+
 
 @dataclass(frozen=True)
 class Place:
