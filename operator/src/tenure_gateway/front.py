@@ -1,11 +1,13 @@
 """The outermost layer of the API: what holds for every request, whatever its route.
 
-Each answer has an `x-request-id`. The body is read here, within its limits of size and time, before the route is asked.
+Each answer has an `x-request-id`. The body is read here, within its limits of size and time, before the route is asked,
+except for files that are uploaded.
 When the client goes away, the work for it is cancelled. What nobody expected becomes a 500 and a traceback in the log.
 """
 
 import asyncio
 import logging
+import re
 import secrets
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
@@ -17,12 +19,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tenure_gateway.metrics import Metrics
 from tenure_gateway.openai.errors import ApiError, Json
+from tenure_gateway.upload import MAX_FILE
 
 log = logging.getLogger(__name__)
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "DELETE"})
 _UNMATCHED = "unmatched"
 _CLOSE = {"connection": "close"}
+_UPLOADS = re.compile(r"/v1/containers/[^/]+/files")
+"""Where files are uploaded: those bodies are longer, and are not held here."""
 _THROWN_AWAY = 16
 """Times the limit: so much of a body that is too long is read all the same. A client that is still sending when the
 connection is closed sees it break and never the answer."""
@@ -62,8 +67,29 @@ class EventStream(Response):
             self._closed()
 
 
+class Download(Response):
+    """A file as it comes. If that breaks off, so does the connection: the client is not to take it for the whole."""
+
+    def __init__(self, chunks: AsyncGenerator[bytes, None]) -> None:
+        super().__init__(media_type="application/octet-stream", headers={"x-content-type-options": "nosniff"})
+        del self.headers["content-length"]
+        self._chunks = chunks
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Sends the file."""
+        async with aclosing(self._chunks):
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            async for data in self._chunks:
+                await send({"type": "http.response.body", "body": data, "more_body": True})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
 class _DisconnectedError(Exception):
     """The client went away before its request was complete."""
+
+
+def _late() -> ApiError:
+    return ApiError(408, "request_timeout", "The body did not come in time.", headers=_CLOSE)
 
 
 class _Exchange:
@@ -88,6 +114,36 @@ class _Exchange:
         elif not message.get("more_body", False):
             self.complete = True
         await self._send(message)
+
+    async def run_uploading(self, app: ASGIApp, scope: Scope, seconds: float, most: int) -> None:
+        """Has the application answer, which reads the body itself: each bit within `seconds`.
+
+        Where it answers before it has read all, up to `most` bytes of the rest are read first: a client that is still
+        sending when the connection is closed sees it break and never the answer.
+        """
+        more, size = True, 0
+
+        async def receive() -> Message:
+            nonlocal more, size
+            try:
+                async with asyncio.timeout(seconds):
+                    message = await self._receive()
+            except TimeoutError:
+                more = False
+                raise _late() from None
+            if message["type"] == "http.disconnect":
+                more = False
+                raise _DisconnectedError
+            more = message.get("more_body", False)
+            size += len(message.get("body", b""))
+            return message
+
+        async def send(message: Message) -> None:
+            while message["type"] == "http.response.start" and more and size <= most:
+                await receive()
+            await self.send(message)
+
+        await app(scope, receive, send)
 
     async def run(self, app: ASGIApp, scope: Scope, body: bytes) -> None:
         """Has the application answer, and cancels that when the client goes away."""
@@ -148,8 +204,10 @@ class Front:
         exchange = _Exchange(receive, send, request_id, self.draining)
         self._metrics.in_flight.inc()
         try:
-            body = await self._body(scope, receive)
-            await exchange.run(self._app, scope, body)
+            if scope["method"] == "POST" and _UPLOADS.fullmatch(scope["path"]):
+                await exchange.run_uploading(self._app, scope, self._receive_seconds, _THROWN_AWAY * MAX_FILE)
+            else:
+                await exchange.run(self._app, scope, await self._body(scope, receive))
         except _DisconnectedError:
             pass
         except ApiError as error:
@@ -186,8 +244,7 @@ class Front:
                         parts.append(part)
                     more = message.get("more_body", False)
         except TimeoutError:
-            late = "The body did not come in time."
-            raise ApiError(408, "request_timeout", late, headers=_CLOSE) from None
+            raise _late() from None
         if size > self._max_body:
             raise self._too_large()
         return b"".join(parts)

@@ -12,6 +12,7 @@ from tenure_gateway.access import Access, Reviewer
 from tenure_gateway.answers import Answers
 from tenure_gateway.api_client import AGENTS, SESSIONS, Sink
 from tenure_gateway.chat_routes import ChatRoutes
+from tenure_gateway.containers_routes import ContainersRoutes
 from tenure_gateway.conversations_routes import ConversationsRoutes
 from tenure_gateway.delegation import Delegation
 from tenure_gateway.directory import Directory
@@ -26,6 +27,7 @@ from tenure_gateway.settings import Settings
 from tenure_gateway.sidecar import Sidecars, Tokens
 from tenure_gateway.turns import Turns
 from tenure_gateway.visitors import Visitors
+from tenure_gateway.workspaces import Workspaces
 
 
 class Cluster(Reviewer, Store, Protocol):
@@ -78,6 +80,7 @@ def assemble(settings: Settings, signing_key: str, cluster: Cluster, http: aioht
         *ConversationsRoutes(visitors, sessions, turns).table(),
         *ResponsesRoutes(visitors, places, answers, turns).table(),
         *ChatRoutes(visitors, places, answers).table(),
+        *ContainersRoutes(visitors, Workspaces(pods, sidecars)).table(),
     ]
     front = Front(
         application(routes), templates(routes), metrics, settings.max_body_bytes, settings.receive_timeout_seconds

@@ -210,9 +210,9 @@ class Sidecars:
         except _BROKEN as error:
             raise BrokenError(type(error).__name__) from None
 
-    async def open(self, target: Target, path: str, seconds: float) -> aiohttp.ClientResponse:
-        """An answer whose body the caller reads and closes, within `seconds`. Raises `BrokenError`."""
-        timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=_CONNECT_SECONDS)
+    async def open(self, target: Target, path: str) -> aiohttp.ClientResponse:
+        """An answer whose body the caller reads and closes. Raises `BrokenError`."""
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=_READ_SECONDS)
         try:
             return await self._send(target, "GET", path, None, timeout)
         except _UNREACHABLE as error:

@@ -94,6 +94,8 @@ class StandInSidecars:
     def __init__(self) -> None:
         self.pods: dict[str, Pod] = {}
         self.port = 0
+        self.calls: list[str] = []
+        """Methods and paths of all calls."""
 
     def client(self) -> aiohttp.ClientSession:
         """A client whose connections to pods come here; those to addresses without a pod are refused."""
@@ -119,9 +121,12 @@ class StandInSidecars:
             await _refuse(send, 401, "unauthorized", str(error))
             return
         pod.subjects.append(caller.subject)
+        self.calls.append(f"{scope['method']} {scope['path']}")
         body, more = b"", True
         while more:
             message = await receive()
+            if message["type"] == "http.disconnect":
+                return
             body, more = body + message.get("body", b""), message.get("more_body", False)
         await _answer(pod, scope, body, send, caller.subject)
 

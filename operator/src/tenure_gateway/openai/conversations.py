@@ -7,6 +7,7 @@ from tenure_api.wire import ItemPage
 from tenure_gateway.directory import SessionView
 from tenure_gateway.ids import conversation_id
 from tenure_gateway.openai import body as read
+from tenure_gateway.openai import paging
 from tenure_gateway.openai.errors import Json, invalid
 from tenure_gateway.openai.items import item
 
@@ -18,9 +19,6 @@ _WITHOUT_EFFECT = {
     "items": read.Unsupported("Send them as the input of the conversation's first response.", ([],)),
 }
 _HINTS: frozenset[str] = frozenset()
-_PAGE = 20
-_MAX_PAGE = 100
-"""OpenAI's documented default and limit of `limit`."""
 
 
 @dataclass(frozen=True)
@@ -62,17 +60,9 @@ def deleted(session: SessionView) -> Json:
 
 def page_query(query: Mapping[str, str]) -> dict[str, str]:
     """The query of a page of items, for the sidecar. Raises `ApiError`."""
-    for name in query:
-        if name not in ("limit", "order", "after"):
-            raise invalid(f"'{name}' is not supported here. Leave it out.", name, "unsupported_parameter")
-    limit = query.get("limit", str(_PAGE))
-    if not (limit.isascii() and limit.isdigit() and len(limit) <= 3 and 1 <= int(limit) <= _MAX_PAGE):
-        raise invalid(f"'limit' must be a whole number from 1 to {_MAX_PAGE}.", "limit")
-    order = query.get("order", "desc")
-    if order not in ("asc", "desc"):
-        raise invalid("'order' must be asc or desc.", "order")
-    after = {"after": query["after"]} if query.get("after") else {}
-    return {"limit": limit, "order": order, **after}
+    page = paging.parse(query)
+    after = {} if page.after is None else {"after": page.after}
+    return {"limit": str(page.limit), "order": "desc" if page.newest_first else "asc", **after}
 
 
 def items(page: ItemPage) -> Json:

@@ -4,7 +4,8 @@ An `ApiError` is an answer. Its message says what to do, and holds nothing that 
 
 | status | code | when |
 | --- | --- | --- |
-| 400 | `invalid_json`, `invalid_type`, `invalid_value`, `missing_required_parameter` | it makes no sense |
+| 400 | `invalid_json`, `invalid_form` | the body cannot be read |
+| 400 | `invalid_type`, `invalid_value`, `missing_required_parameter` | it makes no sense |
 | 400 | `unknown_parameter` | nobody knows it |
 | 400 | `unsupported_parameter` | OpenAI has it, we do not |
 | 400 | `previous_response_not_last` | only the last response of a conversation can be continued |
