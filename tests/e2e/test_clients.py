@@ -10,6 +10,7 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from langchain_openai import ChatOpenAI
 
 from harness.kube import eventually
+from harness.node import smoke
 from harness.tenure import ROOT, Place
 
 SHOP = ROOT / "examples" / "tools"
@@ -126,6 +127,22 @@ def test_langchain_converses_over_responses_and_approves_a_call(place: Place, cl
     assert done.text.endswith(f"Seen: {json.dumps({**PIECES, 'number': 1})}")
     assert done.response_metadata["id"] == asking.response_metadata["id"]
     eventually(lambda: orders(place) == [{**PIECES, "number": 1}], 10)
+
+
+def test_the_node_client_sees_calls_and_refuses_one(place: Place, clerk: str) -> None:
+    seen = smoke(
+        "tools.mjs",
+        BASE_URL=f"{place.tenure.gateway.url}/v1",
+        TOKEN=place.caller(),
+        MODEL=clerk,
+        LOOK=LOOK,
+        ORDER=program("order", article="spoon", pieces=1),
+    )
+    assert seen["events"] == seen["streamed"] == ["message", "mcp_call", "message"]
+    assert (seen["asking"], seen["done"], seen["same"]) == ("incomplete", "completed", True)
+    assert "not today" in seen["text"]
+    assert seen["items"].count("mcp_call") == 2
+    assert not any(order["article"] == "spoon" for order in orders(place))
 
 
 def _blocks(message: BaseMessage) -> list[dict[str, str]]:

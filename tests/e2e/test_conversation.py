@@ -1,18 +1,11 @@
 """Official OpenAI clients, unchanged, hold conversations with agents."""
 
-import json
-import os
-import shutil
-import subprocess
-from pathlib import Path
-
 import openai
 import pytest
 
 from harness.kube import eventually
+from harness.node import smoke
 from harness.tenure import Place
-
-NODE_SMOKE = Path(__file__).parents[1] / "smoke-node"
 
 
 @pytest.fixture(scope="module")
@@ -131,22 +124,7 @@ def test_a_second_turn_waits_for_the_first(client: openai.OpenAI, agent: str, pl
 
 
 def test_the_node_client_does_the_same(place: Place, agent: str) -> None:
-    if shutil.which("npm") is None:
-        pytest.fail("npm is needed for the smoke test of the openai package from npm: install Node.js 20")
-    subprocess.run(
-        ["npm", "ci", "--no-audit", "--no-fund"], cwd=NODE_SMOKE, check=True, capture_output=True, timeout=300
-    )
-    done = subprocess.run(
-        ["node", "smoke.mjs"],
-        cwd=NODE_SMOKE,
-        env={**os.environ, "BASE_URL": f"{place.tenure.gateway.url}/v1", "TOKEN": place.caller(), "MODEL": agent},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout)
+    result = smoke("smoke.mjs", BASE_URL=f"{place.tenure.gateway.url}/v1", TOKEN=place.caller(), MODEL=agent)
     assert "Ada" in result["responses"]["recalled"]
     assert result["responses"]["streamed"] == result["responses"]["final"]
     assert "Ada" in result["chat"]["recalled"]
