@@ -23,6 +23,7 @@ _REFRESH_SECONDS = 300.0
 _RETRY_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 _FETCH_SECONDS = 20.0
 _DOCUMENT_LIMIT = 8 * 1024 * 1024
+_MOST_DEPTH = 100
 
 
 class OpenApiTool(Listed):
@@ -118,7 +119,12 @@ def loaded(text: bytes) -> Any:
         first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
         for first, resolvers in Loader.yaml_implicit_resolvers.items()
     }
+    depth = 0
     try:
+        for event in yaml.parse(text, Loader):  # the C part recurses without a limit, to the end of its stack
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > _MOST_DEPTH:
+                raise DocumentError("the document is nested too deeply")
         return yaml.load(text, Loader)  # noqa: S506 - it is a safe loader
     except (yaml.YAMLError, ValueError, RecursionError):
         raise DocumentError("the document is neither JSON nor YAML") from None

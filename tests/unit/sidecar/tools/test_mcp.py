@@ -17,6 +17,7 @@ from tenure_api.tools import Replay
 from tenure_sidecar import asgi
 from tenure_sidecar.asgi import App, Receive, Scope, Send
 from tenure_sidecar.tools import attempts, mcp
+from tenure_sidecar.tools.tool import Outcome
 from unit.sidecar.support import serving, until
 from unit.sidecar.tools.support import ATTEMPT, HEADERS, SECRET, World, a_world
 
@@ -139,7 +140,7 @@ async def opened(
 ) -> AsyncIterator[tuple[Door, int]]:
     """The server behind its door; the door and its port."""
     app = orders.server.streamable_http_app(**options)
-    door = Door(app, legacy)  # type: ignore[arg-type]
+    door = Door(app, legacy)
     async with app.router.lifespan_context(app), serving(door, port) as found:
         yield door, found
 
@@ -174,7 +175,7 @@ async def test_the_servers_tools_are_functions_and_can_be_called(tmp_path: Path,
             Replay.IDEMPOTENCY_KEY,
             Replay.NEVER,
         ]
-        assert await world.call("shop__add", {"a": 1, "b": 2}) == attempts.Outcome("3")
+        assert await world.call("shop__add", {"a": 1, "b": 2}) == Outcome("3")
         assert (await world.call("shop__note", {"text": "hello"})).text == "hello"
         assert orders.called[-1][1]["tenure.dev/idempotency-key"] == ATTEMPT.key
         failed = await world.call("shop__fail")
@@ -261,8 +262,8 @@ async def test_a_session_that_the_server_has_forgotten_is_made_anew_and_the_call
         restarted = Orders()
         app = restarted.server.streamable_http_app()
         async with app.router.lifespan_context(app):
-            door.app = app  # type: ignore[assignment]
-            assert await world.call("shop__charge") == attempts.Outcome("charged")
+            door.app = app
+            assert await world.call("shop__charge") == Outcome("charged")
         assert len(restarted.called) == 1
 
 
