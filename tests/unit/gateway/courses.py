@@ -199,7 +199,8 @@ class Course:
         self.told.append(event)
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
-            waiter.set_result(None)
+            if not waiter.done():
+                waiter.set_result(None)
 
     async def _change(self) -> None:
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
