@@ -59,7 +59,8 @@ lock: venv ## Pin what pyproject.toml asks for, with hashes (UPGRADE=--upgrade t
 	@$(LOCK) --python-version 3.11 --extra operator --extra gateway pyproject.toml -o operator/requirements.txt
 	@$(LOCK) --python-version 3.11 --extra runtime pyproject.toml -o runtime-image/requirements.txt
 	@$(LOCK) --python-version 3.11 --all-extras --group dev pyproject.toml -o tests/requirements.txt
-	@cd tests/doubles/scripted_model && $(CURDIR)/$(LOCK) requirements.in -o requirements.txt
+	@for double in scripted_model http_api mcp_server; do \
+		(cd tests/doubles/$$double && $(CURDIR)/$(LOCK) --python-version 3.11 requirements.in -o requirements.txt); done
 	@cd examples/demo-model && $(CURDIR)/$(LOCK) --no-deps requirements.in -o requirements.txt
 
 binaries: venv ## Build the cluster's programs into the cache (nothing if they are there)

@@ -32,7 +32,9 @@ class Image:
 TABLE = (
     Image("tenure/control-plane", ".", "operator/Dockerfile"),
     Image("tenure/runtime", ".", "runtime-image/Dockerfile"),
-    Image("tenure/scripted-model", "tests/doubles/scripted_model", "tests/doubles/scripted_model/Dockerfile"),
+    Image("tenure/scripted-model", "tests/doubles", "tests/doubles/scripted_model/Dockerfile"),
+    Image("tenure/http-api", "tests/doubles", "tests/doubles/http_api/Dockerfile"),
+    Image("tenure/mcp-server", "tests/doubles", "tests/doubles/mcp_server/Dockerfile"),
     Image("tenure/demo-model", "examples/demo-model", "examples/demo-model/Dockerfile"),
     Image("tenure/custom-agent", "examples/custom-image", "examples/custom-image/Dockerfile"),
 )

@@ -5,8 +5,12 @@ from typing import Any
 Manifest = dict[str, Any]
 
 DOUBLES = "tenure-test"
-"""Namespace of the stand-ins: the scripted model."""
+"""Namespace of the stand-ins, see `tests/doubles`."""
 MODEL_URL = f"http://scripted-model.{DOUBLES}.svc:8000/v1"
+HTTP_API_URL = f"http://http-api.{DOUBLES}.svc:8000"
+MCP_URL = f"http://mcp-server.{DOUBLES}.svc:8000/mcp"
+API_SECRET = "the-secret-of-the-tools-that-nobody-may-see"
+"""What the stand-ins for tools want in the header X-Api-Key, where they want something."""
 
 
 def namespace(name: str) -> Manifest:
@@ -62,15 +66,24 @@ def bind(role: str, account: str, namespace: str) -> Manifest:
     }
 
 
-def scripted_model(image: str) -> list[Manifest]:
-    """The scripted model as a Deployment and a Service in `DOUBLES`."""
-    labels = {"app": "scripted-model"}
+def http_tool(name: str, path: str, method: str = "GET", **options: Any) -> Manifest:
+    """A tool that is a request to the HTTP API stand-in; `options` are further fields of the tool."""
+    kinds = {"tag": "string", "item": "string", "order": "string", "amount": "number", "seconds": "number"}
+    properties = {field: {"type": kind} for field, kind in kinds.items()}
+    request = {"method": method, "url": HTTP_API_URL + path, "parameters": {"type": "object", "properties": properties}}
+    return {"name": name, "description": f"The request {method} {path}.", "http": request, **options}
+
+
+def double(name: str) -> list[Manifest]:
+    """A stand-in as a Deployment and a Service in `DOUBLES`, which must be there."""
+    labels = {"app": name}
     container = {
-        "name": "model",
-        "image": image,
+        "name": "double",
+        "image": f"tenure/{name}:dev",
         "imagePullPolicy": "IfNotPresent",
         "ports": [{"containerPort": 8000}],
-        "readinessProbe": {"httpGet": {"path": "/v1/models", "port": 8000}, "periodSeconds": 1},
+        "env": [{"name": "API_SECRET", "value": API_SECRET}],
+        "readinessProbe": {"tcpSocket": {"port": 8000}, "periodSeconds": 1},
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "capabilities": {"drop": ["ALL"]},
@@ -80,11 +93,10 @@ def scripted_model(image: str) -> list[Manifest]:
         },
     }
     return [
-        namespace(DOUBLES),
         {
             "apiVersion": "apps/v1",
             "kind": "Deployment",
-            "metadata": {"name": "scripted-model", "namespace": DOUBLES},
+            "metadata": {"name": name, "namespace": DOUBLES},
             "spec": {
                 "selector": {"matchLabels": labels},
                 "template": {
@@ -96,7 +108,7 @@ def scripted_model(image: str) -> list[Manifest]:
         {
             "apiVersion": "v1",
             "kind": "Service",
-            "metadata": {"name": "scripted-model", "namespace": DOUBLES},
+            "metadata": {"name": name, "namespace": DOUBLES},
             "spec": {"selector": labels, "ports": [{"port": 8000}]},
         },
     ]

@@ -39,11 +39,15 @@ of the form `tag:NAME` are taken out first; calls are counted under them.
 Answers are cut at the output limit of the request, counting a word as a token. A conversation in which a call has no
 result, or a result no call, is refused with 400. With `REQUIRE_API_KEY` set, all of `/v1` wants that key.
 
-| inspection                        |                                                                               |
-|-----------------------------------|-------------------------------------------------------------------------------|
-| `GET /control/calls[?tag=NAME]`   | what was called                                                               |
-| `GET /control/refused[?tag=NAME]` | conversations that were refused because calls and results did not fit         |
-| `GET /control/holds`              | by name: how many calls have `arrived`, how many are `waiting`, if `released` |
-| `POST /control/release?hold=NAME` | lets calls at a hold go, now and later                                        |
-| `POST /control/reset`             | forgets all this                                                              |
+A call with a tag comes to two holds, which it passes unless a test has set them: `TAG/ROUND/before` it is answered, and
+`TAG/ROUND/after` all is said but that the answer has ended; rounds are counted from 0 since the user's last message.
+
+| inspection                                    |                                                                    |
+|-----------------------------------------------|--------------------------------------------------------------------|
+| `GET /control/calls[?tag=NAME]`               | what was called                                                    |
+| `GET /control/refused[?tag=NAME]`             | conversations that were refused for calls and results that misfit  |
+| `GET /control/hold?name=NAME`                 | calls that have `arrived`, that are `waiting`; whether it is `set` |
+| `POST /control/hold?name=NAME`                | sets a hold                                                        |
+| `POST /control/release?name=NAME[&drop=true]` | lets the calls at a hold go, or drops them; later ones pass        |
+| `POST /control/reset`                         | forgets all this                                                   |
 """

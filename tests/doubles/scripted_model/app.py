@@ -5,10 +5,11 @@ import json
 import re
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qs
 
-from ..control.holds import Holds
+from ..control.holds import DroppedError, Holds
 from .calls import Calls
 from .conversation import Call, InvalidRequestError, answer, of_chat, of_response
 from .program import InvalidProgramError, Step, step
@@ -66,11 +67,13 @@ class ScriptedModel:
                 return 200, self.calls.report(tag)
             case ("GET", "/control/refused"):
                 return 200, self.calls.refused(tag)
-            case ("GET", "/control/holds"):
-                return 200, self.holds.report()
+            case ("GET", "/control/hold"):
+                return 200, self.holds.report(query["name"][0])
+            case ("POST", "/control/hold"):
+                self.holds.set(query["name"][0])
+                return 200, {}
             case ("POST", "/control/release"):
-                for name in query.get("hold", []):
-                    self.holds.release(name)
+                self.holds.release(query["name"][0], query.get("drop") == ["true"])
                 return 200, {}
             case ("POST", "/control/reset"):
                 self.calls.reset()
@@ -85,25 +88,30 @@ class ScriptedModel:
             body = json.loads(await _body(receive))
             call = of_chat(body) if api == "chat.completions" else of_response(body)
             text = without_tags(call.last_user_text)
-            planned = step(text, rounds_of(call.entries))
+            named = tags(call.last_user_text)
+            rounds = rounds_of(call.entries)
+            planned = step(text, rounds)
             if planned is not None:
                 _check(planned, call)
         except InvalidTranscriptError as problem:
-            self.calls.refuse(str(problem), tags(call.last_user_text), body)
+            self.calls.refuse(str(problem), named, body)
             await _reply(send, 400, error(400, f"Invalid conversation: {problem}."))
             return
         except (ValueError, AttributeError) as problem:
             ours = isinstance(problem, InvalidRequestError | InvalidProgramError)
             await _reply(send, 400, error(400, str(problem) if ours else "the body is not a JSON object"))
             return
-        record = self.calls.add(api, call, tags(call.last_user_text), body, authorization)
+        record = self.calls.add(api, call, named, body, authorization)
         record["cut_turns"] = headers.get(b"x-tenure-cut-turns")
         script = modelled(call.model, directed(text) if planned is None else _scripted(planned))
+        script = replace(script, holds=tuple(f"{tag}/{len(rounds)}" for tag in named))
         try:
             wire = Wire(receive, send, self.holds)
             record["ended"] = await self._play(script, api, call, text, authorization, wire)
         except ClientGoneError:
             record["ended"] = "aborted"
+        except DroppedError:
+            record["ended"] = "failed"
 
     async def _play(
         self, script: Script, api: str, call: Call, text: str, authorization: str | None, wire: "Wire"
@@ -172,15 +180,18 @@ class Wire:
         if message["type"] == "http.disconnect":
             raise ClientGoneError
 
-    async def hold(self, name: str | None) -> None:
-        """Waits at a hold, if there is one. Raises `ClientGoneError` as soon as the client is gone."""
-        if name is None:
-            return
+    async def hold(self, names: tuple[str, ...], where: str) -> None:
+        """Waits at holds. Raises `ClientGoneError` as soon as the client is gone, or `DroppedError`."""
+        for name in names:
+            await self._hold(f"{name}/{where}")
+
+    async def _hold(self, name: str) -> None:
         waiting, leaving = asyncio.ensure_future(self._holds.wait(name)), asyncio.ensure_future(self._gone())
         try:
             await asyncio.wait({waiting, leaving}, return_when=asyncio.FIRST_COMPLETED)
             if not waiting.done():
                 raise ClientGoneError
+            waiting.result()
         finally:
             waiting.cancel()
             leaving.cancel()
@@ -200,13 +211,7 @@ def _check(planned: Step, call: Call) -> None:
 
 
 def _scripted(planned: Step) -> Script:
-    return Script(
-        text=planned.say,
-        before_seconds=planned.delay,
-        calls=planned.calls,
-        hold=planned.hold,
-        hold_end=planned.hold_end,
-    )
+    return Script(text=planned.say, before_seconds=planned.delay, calls=planned.calls)
 
 
 async def _tell(script: Script, call: Call, text: str, shape: Shape, wire: Wire) -> str:
@@ -219,11 +224,11 @@ async def _tell(script: Script, call: Call, text: str, shape: Shape, wire: Wire)
     said = Answer(text, Usage(call.words, len(words) + len(script.calls)), cut_short, script.calls)
     if script.before_seconds:
         await wire.pause(script.before_seconds)
-    await wire.hold(script.hold)
+    await wire.hold(script.holds, "before")
     if not call.stream:
         for n in range(len(words)):
             await _wait(script, n, wire)
-        await wire.hold(script.hold_end)
+        await wire.hold(script.holds, "after")
         whole = json.dumps(shape.whole(said)).encode()
         await wire.start(_JSON)
         if script.cut_after is not None:
@@ -246,10 +251,10 @@ async def _tell(script: Script, call: Call, text: str, shape: Shape, wire: Wire)
         return "failed"  # to return without the end of the body makes the server close the connection
     calls, last = shape.end(said)
     ready.append(calls)
-    if script.hold_end is not None:
+    if script.holds:
         await wire.piece(b"".join(ready))
         ready.clear()
-        await wire.hold(script.hold_end)
+        await wire.hold(script.holds, "after")
     await wire.end(b"".join([*ready, last]))
     return "complete"
 

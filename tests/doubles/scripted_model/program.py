@@ -4,8 +4,7 @@ A program is the JSON after `plan:` in the last message of the user:
 
     {"rounds": [{"say": "TEXT", "calls": [{"name": "FUNCTION", "arguments": {...}}]}], "final": {"say": "TEXT"}}
 
-A round may have `delay` (seconds before it is answered), `hold` (a hold that it waits at before it is answered) and
-`holdEnd` (one that it waits at when all is said but the end); so may `final`. A round can be written as the list of its
+A round may have `delay` (seconds before it is answered); so may `final`. A round can be written as the list of its
 calls, `final` as its text, and `arguments` as text that is no JSON. `{0.1}` in a text or an argument stands for the
 result of the second call of the first round.
 
@@ -42,8 +41,6 @@ class Step:
     say: str
     calls: tuple[ToolCall, ...] = ()
     delay: float = 0
-    hold: str | None = None
-    hold_end: str | None = None
 
 
 def step(text: str, rounds: list[list[str]]) -> Step | None:
@@ -72,8 +69,6 @@ def _step(program: dict[str, Any], text: str, rounds: list[list[str]]) -> Step:
         say=_filled(wanted.get("say", ""), rounds),
         calls=tuple(_call(call, number, n, text, rounds) for n, call in enumerate(wanted.get("calls", ()))),
         delay=float(wanted.get("delay", 0)),
-        hold=wanted.get("hold"),
-        hold_end=wanted.get("holdEnd"),
     )
 
 

@@ -40,10 +40,8 @@ class Script:
     """Most words that all messages together may have."""
     calls: tuple[ToolCall, ...] = ()
     """What the answer asks for."""
-    hold: str | None = None
-    """The hold before the answer."""
-    hold_end: str | None = None
-    """The hold before its end."""
+    holds: tuple[str, ...] = ()
+    """The holds that it comes to, without their endings."""
 
     @property
     def waits(self) -> bool:

@@ -61,6 +61,8 @@ def test_the_table_names_what_the_project_ships() -> None:
         "tenure/control-plane",
         "tenure/runtime",
         "tenure/scripted-model",
+        "tenure/http-api",
+        "tenure/mcp-server",
         "tenure/demo-model",
         "tenure/custom-agent",
     ]

@@ -45,6 +45,9 @@ class Endpoint:
         answer = await self.client.chat.completions.create(model="scripted", messages=list(messages), tools=tools)
         return answer.choices[0]
 
+    async def set(self, hold: str) -> None:
+        (await self.http.post("/control/hold", params={"name": hold})).raise_for_status()
+
     async def control(self, path: str, **query: str) -> Any:
         method = "POST" if path in ("release", "reset") else "GET"
         return (await self.http.request(method, f"/control/{path}", params=query)).raise_for_status().json()
@@ -84,9 +87,8 @@ async def test_the_same_request_gets_the_same_calls_streamed_or_not(endpoint: En
     async with stream as events:
         streamed = (await events.get_final_completion()).choices[0].message
     assert streamed.content == whole.content
-    assert [c.model_dump(exclude={"index": True, "function": {"parsed_arguments"}}) for c in streamed.tool_calls or ()] == [
-        c.model_dump() for c in whole.tool_calls
-    ]
+    more: Any = {"index": True, "function": {"parsed_arguments"}}
+    assert [c.model_dump(exclude=more) for c in streamed.tool_calls or ()] == [c.model_dump() for c in whole.tool_calls]
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -205,40 +207,51 @@ def test_rounds_are_told_apart_in_both_apis() -> None:
         assert rounds_of(entries) == [["ra", "rb"], ["rc"]]
 
 
-def held(where: str) -> Json:
-    program = {"rounds": [], "final": {"say": "a b", where: "gate"}}
-    return {"role": "user", "content": f"tag:held plan: {json.dumps(program)}"}
+HELD: Json = {"role": "user", "content": "tag:held say: a b"}
 
 
-async def waits(endpoint: Endpoint, count: int = 1) -> None:
-    while (await endpoint.control("holds")).get("gate", {}).get("waiting") != count:  # noqa: ASYNC110
+async def waits(endpoint: Endpoint, name: str, count: int = 1) -> None:
+    while (await endpoint.control("hold", name=name))["waiting"] != count:  # noqa: ASYNC110
         await asyncio.sleep(0.001)
 
 
-@pytest.mark.parametrize("where", ["hold", "holdEnd"])
-async def test_a_call_waits_at_a_hold_until_it_is_released(endpoint: Endpoint, where: str) -> None:
-    asking = asyncio.create_task(endpoint.chat(held(where)))
-    await waits(endpoint)
-    await endpoint.control("release", hold="gate")
+async def ended(endpoint: Endpoint) -> str:
+    while endpoint.model.calls.report("held")["calls"][-1]["ended"] is None:  # noqa: ASYNC110
+        await asyncio.sleep(0.001)
+    return str(endpoint.model.calls.report("held")["calls"][-1]["ended"])
+
+
+@pytest.mark.parametrize("name", ["held/0/before", "held/0/after"])
+async def test_a_call_waits_at_a_hold_that_is_set_until_it_is_released(endpoint: Endpoint, name: str) -> None:
+    await endpoint.set(name)
+    asking = asyncio.create_task(endpoint.chat(HELD))
+    await waits(endpoint, name)
+    await endpoint.control("release", name=name)
     assert (await asking).message.content == "a b"
-    assert (await endpoint.chat(held(where))).message.content == "a b", "for good"
-    assert await endpoint.control("holds") == {"gate": {"arrived": 2, "waiting": 0, "released": True}}
+    assert (await endpoint.chat(HELD)).message.content == "a b"
+    assert await endpoint.control("hold", name=name) == {"arrived": 2, "waiting": 0, "set": False}
+
+
+async def test_each_round_has_holds_of_its_own(endpoint: Endpoint) -> None:
+    await endpoint.set("plan/1/before")
+    first = (await endpoint.chat(ASK)).message
+    asking = asyncio.create_task(endpoint.chat(ASK, first, *results(first.tool_calls)))
+    await waits(endpoint, "plan/1/before")
+    await endpoint.control("release", name="plan/1/before", drop="true")
+    with pytest.raises(openai.APIError):
+        await asking
 
 
 async def test_all_but_the_end_is_said_at_the_hold_before_the_end(endpoint: Endpoint) -> None:
-    stream: Any = await endpoint.client.chat.completions.create(
-        model="scripted",
-        messages=[held("holdEnd")],  # type: ignore[list-item]
-        stream=True,
-    )
+    await endpoint.set("held/0/after")
+    messages: Any = [HELD]
+    stream = await endpoint.client.chat.completions.create(model="scripted", messages=messages, stream=True)
     said = ""
     async for chunk in stream:
         said += chunk.choices[0].delta.content or ""
         if said == "a b":
             break
-    await waits(endpoint)
+    await waits(endpoint, "held/0/after")
     await stream.close()
-    await waits(endpoint, 0)
-    while endpoint.model.calls.report("held")["calls"][0]["ended"] is None:  # noqa: ASYNC110
-        await asyncio.sleep(0.001)
-    assert endpoint.model.calls.report("held")["calls"][0]["ended"] == "aborted"
+    assert await ended(endpoint) == "aborted"
+    await waits(endpoint, "held/0/after", 0)
