@@ -16,7 +16,7 @@ def measured_place(prefix: str) -> Iterator[Place]:
     cluster.up()
     k8s = kube()
     install(k8s)
-    k8s.apply(*manifests.scripted_model("tenure/scripted-model:dev"))
+    k8s.apply(manifests.namespace(manifests.DOUBLES), *manifests.double("scripted-model"))
     k8s.within(manifests.DOUBLES).run("rollout", "status", "deploy/scripted-model", "--timeout", "60s")
     name = unique(prefix)
     k8s.apply(manifests.namespace(name))

@@ -6,7 +6,9 @@ import pytest
 
 import cluster
 from harness import manifests
+from harness.effects import Effects
 from harness.forward import Forward
+from harness.killing import Killer
 from harness.kube import Kube
 from harness.model import ScriptedModel
 from harness.tenure import SYSTEM, Installed, Place, install, kube, unique
@@ -29,10 +31,15 @@ def k8s() -> Kube:
 def tenure(k8s: Kube) -> Iterator[Installed]:
     """Tenure, installed by Helm, and the scripted model."""
     install(k8s)
-    k8s.apply(*manifests.scripted_model("tenure/scripted-model:dev"))
-    k8s.within(manifests.DOUBLES).run("rollout", "status", "deploy/scripted-model", "--timeout", "60s")
+    stand_in(k8s, "scripted-model")
     with Forward(k8s.within(SYSTEM), "service/tenure-gateway", 80) as gateway:
         yield Installed(k8s, gateway)
+
+
+def stand_in(k8s: Kube, name: str) -> None:
+    """Sees that a stand-in of `tests/doubles` serves."""
+    k8s.apply(manifests.namespace(manifests.DOUBLES), *manifests.double(name))
+    k8s.within(manifests.DOUBLES).run("rollout", "status", f"deploy/{name}", "--timeout", "60s")
 
 
 @pytest.fixture(scope="session")
@@ -40,6 +47,30 @@ def model(tenure: Installed) -> Iterator[ScriptedModel]:
     """What the scripted model has seen."""
     with Forward(tenure.kube.within(manifests.DOUBLES), "service/scripted-model", 8000) as forward:
         yield ScriptedModel(forward.url)
+
+
+@pytest.fixture(scope="session")
+def http_api(k8s: Kube) -> Iterator[Effects]:
+    """A real HTTP API, and what it has seen."""
+    stand_in(k8s, "http-api")
+    with Forward(k8s.within(manifests.DOUBLES), "service/http-api", 8000) as forward:
+        yield Effects(forward.url)
+
+
+@pytest.fixture(scope="session")
+def mcp_server(k8s: Kube) -> Iterator[Effects]:
+    """A real MCP server, and what it has seen."""
+    stand_in(k8s, "mcp-server")
+    with Forward(k8s.within(manifests.DOUBLES), "service/mcp-server", 8000) as forward:
+        yield Effects(forward.url)
+
+
+@pytest.fixture(scope="module")
+def killer(place: Place) -> Killer:
+    """Who kills pods and containers of the module's namespace."""
+    killer = Killer(place.kube)
+    killer.prepare()
+    return killer
 
 
 @pytest.fixture(scope="module")

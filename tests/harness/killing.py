@@ -47,16 +47,12 @@ class Killer:
         self._system = kube.within(NAMESPACE)
 
     def prepare(self) -> None:
-        """Sees that there is a killer on every node, so that a kill takes no longer than a call."""
+        """Sees that there is a killer on every node. They stay: another run may need them."""
         nodes = [node["metadata"]["name"] for node in self._kube.items("nodes")]
         self._system.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
         self._system.apply(*(_pod(node) for node in nodes))
         for node in nodes:
             self._system.run("wait", f"pod/{node}", "--for=condition=Ready", "--timeout=60s")
-
-    def clear(self) -> None:
-        """Takes the killers away."""
-        self._kube.delete("namespace", NAMESPACE, "--wait=false")
 
     def kill_pod(self, pod: str) -> None:
         """Kills all processes of a pod at once and deletes it. Returns when the API server no longer has this one."""
