@@ -9,7 +9,9 @@ import httpx
 
 from tenure_sidecar import asgi
 from tenure_sidecar.asgi import Receive, Scope, Send
-from unit.sidecar.world import POD_TOKEN, Agent, Deed, Json, answers, whole
+from tenure_sidecar.tools.tool import Attempt, Outcome
+from unit.sidecar.toolbox import Deed as CallDeed
+from unit.sidecar.world import POD_TOKEN, Agent, Deed, Json, World, answers, whole
 
 Round = list[str | tuple[str, str]]
 
@@ -122,3 +124,46 @@ def _delta(delta: Json, finish: str | None = None) -> bytes:
 async def _gone(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
+
+
+def blocking() -> tuple[CallDeed, asyncio.Event, asyncio.Event]:
+    """A deed that is held, the event of its beginning and the one that releases it."""
+    begun, release = asyncio.Event(), asyncio.Event()
+
+    async def deed(arguments: str, attempt: Attempt) -> Outcome:
+        begun.set()
+        await release.wait()
+        return Outcome(f"did {arguments}")
+
+    return deed, begun, release
+
+
+def calls_of(turn: Json) -> list[tuple[str, str, str]]:
+    return [
+        (i["call"]["function"], i["call"]["outcome"], i["call"]["output"])
+        for i in turn["output"]
+        if i["type"] == "call"
+    ]
+
+
+async def decide(world: World, turn: str, approval: str, approve: bool = True, reason: str = "") -> tuple[int, Json]:
+    body = {"decisions": [{"approval": approval, "approve": approve, "reason": reason}]}
+    answer = await world.http.post(f"/v1/turns/{turn}/approvals", json=body, headers=world.token(), timeout=20)
+    return answer.status_code, answer.json()
+
+
+async def events_of(world: World, turn: str) -> list[Json]:
+    answer = await world.http.get(f"/v1/turns/{turn}/events", headers=world.token(), timeout=20)
+    assert answer.status_code == 200, answer.text
+    return [json.loads(line) for line in answer.text.splitlines()]
+
+
+async def state(world: World, turn: str) -> Json:
+    found: Json = (await world.get(f"/v1/turns/{turn}")).json()
+    return found
+
+
+async def crash(world: World) -> None:
+    await world.stop()
+    await world.start()
+    await world.ready()
