@@ -5,6 +5,7 @@ Everything is run by the `code` tool, for what `kubectl exec` starts is outside 
 
 import json
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import openai
 import pytest
@@ -15,20 +16,33 @@ from harness.link_local import link_local_host
 from harness.manifests import MODEL_URL
 from harness.small_volume import small_volume
 from harness.tenure import Place
-from harness.turns import items
 from tenure_api.names import session_pod
 
 CREDENTIAL = "sk-test-credential-that-no-code-may-see"
 JOURNALLED = "a sentence that is in the journal"
-SECONDS = 6
 CONNECT = """
 import errno, socket
-for host, port in TARGETS:
+from concurrent.futures import ThreadPoolExecutor
+
+
+def reach(target):
     try:
-        socket.create_connection((host, int(port)), timeout=3).close()
-        print("connected")
+        socket.create_connection((target[0], int(target[1])), timeout=3).close()
+        return "connected"
     except OSError as error:
-        print("denied" if error.errno == errno.EACCES else "no answer")
+        return "denied" if error.errno == errno.EACCES else "no answer"
+
+
+with ThreadPoolExecutor() as pool:
+    print(*pool.map(reach, TARGETS), sep=chr(10))
+"""
+FILL = """
+import time
+with open("big", "ab") as file:
+    while True:
+        file.write(bytes(256 << 10))
+        file.flush()
+        time.sleep(0.015)
 """
 RESOLVE = """
 import socket
@@ -74,14 +88,15 @@ for root, dirs, files in os.walk("/"):
         except OSError:
             pass
 print(found)
-print([path for path in ("/data", "/var/run/tenure", "/etc/tenure", "/var/run/secrets") if os.path.exists(path)])
+places = ("/data", "/etc/tenure", "/var/run/secrets", *(f"/var/run/tenure/{name}" for name in ("key", "credentials")))
+print([path for path in places if os.path.exists(path)], os.listdir("/run/tenure"))
 """
 
 Run = Callable[..., str]
 
 
-def agent_spec(**code: object) -> dict[str, object]:
-    tool = {"name": "code", "code": {"maxProcesses": 48, **code}, "timeoutSeconds": SECONDS}
+def agent_spec(seconds: int, **code: object) -> dict[str, object]:
+    tool = {"name": "code", "code": {"maxProcesses": 48, **code}, "timeoutSeconds": seconds}
     model = {"name": "scripted", "baseURL": MODEL_URL, "credentialsSecretRef": {"name": "model"}}
     return {"model": model, "tools": [tool]}
 
@@ -96,8 +111,9 @@ def runner(place: Place, client: openai.OpenAI, session: str, agent: str) -> Run
             model=f"{place.name}/{agent}", conversation=f"{place.name}/{session}", input=asked
         )
         assert answer.output_text == "Done."
-        [made] = items(answer, "mcp_call")
-        return str(made.output if made.error is None else made.error["content"][0]["text"])
+        [made] = [item for item in answer.output if item.type == "mcp_call"]
+        error: Any = made.error
+        return str(made.output if error is None else error.content[0]["text"])
 
     return run
 
@@ -117,8 +133,8 @@ def agents(place: Place) -> Place:
         "stringData": {"api-key": CREDENTIAL},
     }
     place.kube.apply(secret)
-    place.agent("closed", **agent_spec())
-    place.agent("open", **agent_spec(network="Allowed", image="tenure/scripted-model:dev"))
+    place.agent("closed", **agent_spec(4))
+    place.agent("open", **agent_spec(30, network="Allowed", image="tenure/scripted-model:dev"))
     place.session("closed", "closed")
     place.session("open", "open")
     return place
@@ -176,7 +192,7 @@ def test_code_finds_no_journal_key_credential_or_token(
     assert all(needles)
     # Backwards, for the code itself is a file of its container.
     hidden = [needle.encode()[::-1].hex() for needle in needles]
-    assert run(FIND.replace("NEEDLES", repr(hidden))) == "[]\n[]\n"
+    assert run(FIND.replace("NEEDLES", repr(hidden))) == "[]\n[] ['exec']\n"
 
 
 def test_code_without_the_network_reaches_nobody(agents: Place, closed: Run, metadata: tuple[str, str]) -> None:
@@ -250,14 +266,14 @@ def test_code_that_fills_the_disk_leaves_the_session_usable(
 ) -> None:
     with small_volume(place, "small", "48Mi") as storage_class:
         session = {"storage": {"size": "48Mi", "storageClassName": storage_class}}
-        name = place.agent("small", **agent_spec(), session=session)
+        name = place.agent("small", **agent_spec(30), session=session)
         conversation = place.session("small", "small")
         run = runner(place, client, "small", "small")
-        assert "disk is full" in run("for n in $(seq 9999); do head -c 65536 /dev/zero >> a; sleep 0.01; done", "shell")
-        assert run("head -c 99999999 /dev/zero >> b; ls", "shell")
+        assert "disk is full" in run(FILL)
+        assert run("head -c 99999999 /dev/zero >> more", "shell")
         answer = client.responses.create(model=name, conversation=conversation, input="say: still here")
         assert answer.output_text == "still here"
-        assert run("rm a b; echo deleted", "shell") == "deleted\n"
+        assert run("rm big more; echo deleted", "shell") == "deleted\n"
         assert run("echo fits > c; cat c", "shell") == "fits\n"
         assert restarts(place, "small", "sidecar") == 0
         place.kube.delete("agentsession", "small", "--wait=true")

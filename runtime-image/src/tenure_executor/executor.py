@@ -67,14 +67,13 @@ class Executor:
             raise CannotServe(f"cannot listen at {self._path}: {error}") from error
 
     def serve(self) -> None:
-        """Takes calls until the container is ended."""
-        while True:
+        """Takes calls until the container is to end. A call that runs then may use the seconds that its pod has left."""
+        while not self._processes.ending:
             waiting, _, _ = select.select([self._listener.fileno(), self._processes.signals], [], [])
             if self._processes.signals in waiting:
                 self._processes.heed()
             if self._listener.fileno() in waiting:
-                client, _ = self._listener.accept()
-                with client, contextlib.suppress(OSError):  # a client that goes away
+                with contextlib.suppress(OSError), self._listener.accept()[0] as client:  # which may go away
                     client.settimeout(PATIENCE)
                     if _is_outside(client):
                         self._answer(client)

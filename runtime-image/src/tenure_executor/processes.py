@@ -36,18 +36,20 @@ class Processes:
         self._watched = 0
         self.status: int | None = None
         """How the watched process has ended, as `os.waitpid` says."""
+        self.ending = False
+        """The container is to end."""
 
     def watch(self, pid: int) -> None:
         """Whose end is of interest."""
         self._watched, self.status = pid, None
 
     def heed(self) -> None:
-        """Takes note of signals. Raises `SystemExit` if the container is to end."""
+        """Takes note of signals."""
         with contextlib.suppress(BlockingIOError):
             while True:
                 number, _, _, sender = struct.unpack_from("=IiiI", os.read(self.signals, 128))
                 if number == signal.SIGTERM and sender == 0:  # from outside of the container
-                    raise SystemExit(0)
+                    self.ending = True
         self._reap()
 
     def _reap(self) -> bool:

@@ -4,6 +4,7 @@ import json
 import os
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -223,11 +224,19 @@ def test_output_that_finds_no_place_is_still_shown() -> None:
 
 
 def test_the_executor_ends_when_the_container_is_told_to() -> None:
-    with container() as other:
-        children = f"/proc/{other.process.pid}/task/{other.process.pid}/children"
-        with open(children) as file:
-            os.kill(int(file.read()), 15)
-        assert other.process.wait(10) == 0
+    with container() as box:
+        box.terminate()
+        assert box.process.wait(10) == 0
+
+
+def test_a_call_that_runs_when_the_container_is_told_to_end_is_still_answered() -> None:
+    with container() as box, ThreadPoolExecutor(1) as pool:
+        call = pool.submit(box.shell, "touch begun; until test -e go; do sleep 0.02; done; echo done")
+        until((box.workspace / "begun").exists)
+        box.terminate()
+        (box.workspace / "go").touch()
+        assert call.result(30) == "done\n"
+        assert box.process.wait(10) == 0
 
 
 def test_it_does_not_start_without_its_walls() -> None:
