@@ -7,8 +7,9 @@ task, in a thread: it costs most of a second and some 20 MB, which a session wit
 import asyncio
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 _CONNECT_SECONDS = 15.0
 _LIST_SECONDS = 30.0
+_END_SECONDS = 0.5
+_MOST_CANCELLATIONS = 6
 _RETRY_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 _MOST_FUNCTIONS = 128
 """Functions that the OpenAI API takes in one request."""
@@ -68,6 +71,7 @@ class McpTool(Listed):
         self._session: McpSession | None = None
         self._tried: asyncio.Future[SourceError | None] | None = None
         self._wanted = asyncio.Event()
+        self._failures = 0
         if (learnt := self.recalled(kept)) is not None:
             try:
                 self._tools = _LIST.validate_json(learnt)
@@ -113,28 +117,31 @@ class McpTool(Listed):
     async def run(self) -> None:
         """Keep a session with the server until cancelled."""
         module = await asyncio.to_thread(import_module, "tenure_sidecar.tools.mcp_session")
-        failures = 0
         while True:
             self._tried = asyncio.get_running_loop().create_future()
-            problem: SourceError | None = None
-            try:
-                async with module.connected(self._config, self._client, self._credentials, _CONNECT_SECONDS) as session:
-                    self._session = session
-                    self._tried.set_result(None)
-                    await self._refresh(session)
-                    failures = 0
-                    await self._attend(session)
-            except SourceError as error:
-                problem = error
-            finally:
-                self._session = None
+            problem = await _apart(self._serve(module, self._tried))
             if problem is not None:
                 self.failed(problem)
-                if not self._tried.done():
-                    self._tried.set_result(problem)
+            if not self._tried.done():
+                self._tried.set_result(problem)
             self._wanted.clear()
-            await self._pause(_RETRY_SECONDS[min(failures, len(_RETRY_SECONDS) - 1)])
-            failures += 1
+            await self._pause(_RETRY_SECONDS[min(self._failures, len(_RETRY_SECONDS) - 1)])
+            self._failures += 1
+
+    async def _serve(self, module: ModuleType, tried: "asyncio.Future[SourceError | None]") -> SourceError | None:
+        """One session from its beginning to its end; why it ended, if that was a failure."""
+        try:
+            async with module.connected(self._config, self._client, self._credentials, _CONNECT_SECONDS) as session:
+                self._session = session
+                tried.set_result(None)
+                await self._refresh(session)
+                self._failures = 0
+                await self._attend(session)
+        except SourceError as error:
+            return error
+        finally:
+            self._session = None
+        return None
 
     async def _attend(self, session: "McpSession") -> None:
         """Refresh the list when it is time or the server says so, until the session is lost. Raises `SourceError`."""
@@ -192,6 +199,24 @@ class McpTool(Listed):
                 await self._wanted.wait()
         except TimeoutError:
             pass
+
+
+async def _apart(serving: Coroutine[Any, Any, SourceError | None]) -> SourceError | None:
+    """Run in a task of its own.
+
+    The SDK's cancel scopes can take a cancellation of the task that they are in for their own, and then it goes on. So
+    that task is cancelled again until it has ended.
+    """
+    task = asyncio.create_task(serving)
+    try:
+        await asyncio.wait([task])
+    finally:
+        for _ in range(_MOST_CANCELLATIONS):
+            if task.done():
+                break
+            task.cancel()
+            await asyncio.wait([task], timeout=_END_SECONDS)
+    return SourceError(Reason.UNREACHABLE, "the connection broke") if task.cancelled() else task.result()
 
 
 def _described(tool: Any) -> ListedTool:
