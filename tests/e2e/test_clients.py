@@ -10,6 +10,7 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from langchain_openai import ChatOpenAI
 
 from harness.kube import eventually
+from harness.model import call, program
 from harness.node import smoke
 from harness.tenure import ROOT, Place
 
@@ -18,13 +19,12 @@ STOCK, PIECES = "There are 42 teapots in stock.", {"article": "cup", "pieces": 5
 QUIET = RunConfig(tracing_disabled=True)
 
 
-def program(name: str, **arguments: object) -> str:
+def calling(name: str, **arguments: object) -> str:
     """A message on which the scripted model calls one function, and then says what came of it."""
-    rounds = [{"say": "Let me see. ", "calls": [{"name": name, "arguments": arguments}]}]
-    return f"plan:{json.dumps({'rounds': rounds, 'final': 'Seen: {0.0}'})}"
+    return program({"say": "Let me see. ", "calls": [call(name, arguments)]}, final="Seen: {0.0}")
 
 
-LOOK = program("stock", article="teapot")
+LOOK = calling("stock", article="teapot")
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +117,7 @@ def test_langchain_converses_over_responses_and_approves_a_call(place: Place, cl
     assert streamed.response_metadata["id"].startswith("resp_")
 
     said += [AIMessage(streamed.content, response_metadata=streamed.response_metadata)]
-    said += [HumanMessage(program("order", **PIECES))]
+    said += [HumanMessage(calling("order", **PIECES))]
     asking = chat.invoke(said)
     (asked,) = (block for block in _blocks(asking) if block["type"] == "mcp_approval_request")
     assert json.loads(asked["arguments"]) == PIECES
@@ -136,7 +136,7 @@ def test_the_node_client_sees_calls_and_refuses_one(place: Place, clerk: str) ->
         TOKEN=place.caller(),
         MODEL=clerk,
         LOOK=LOOK,
-        ORDER=program("order", article="spoon", pieces=1),
+        ORDER=calling("order", article="spoon", pieces=1),
     )
     assert seen["events"] == seen["streamed"] == ["message", "mcp_call", "message"]
     assert (seen["asking"], seen["done"], seen["same"]) == ("incomplete", "completed", True)
