@@ -95,6 +95,21 @@ def test_what_asks_for_nothing_passes() -> None:
         assert chat.parse({"model": "a/b", **SAID, **fields}, None).model == "a/b"
 
 
+def part(**fields: Any) -> dict[str, Any]:
+    """A file in a message."""
+    return {"type": "input_file", "filename": "a.txt", "file_data": "YQ==", **fields}
+
+
+def message(*parts: Any) -> dict[str, Any]:
+    """A message of these parts."""
+    return {"role": "user", "content": list(parts)}
+
+
+def file(**fields: Any) -> dict[str, Any]:
+    """A request with one file."""
+    return {"input": [message(part(**fields))]}
+
+
 @pytest.mark.parametrize(
     ("fields", "param", "code"),
     [
@@ -126,6 +141,17 @@ def test_what_asks_for_nothing_passes() -> None:
             "input[0].content[0].text",
             "invalid_type",
         ),
+        (file(file_id="file-1"), "input[0].content[0].file_id", "unsupported_parameter"),
+        (file(filename=None), "input[0].content[0].filename", "invalid_type"),
+        (file(filename="a/b"), "input[0].content[0].filename", "invalid_value"),
+        (file(filename=".."), "input[0].content[0].filename", "invalid_value"),
+        (file(filename="a\nb"), "input[0].content[0].filename", "invalid_value"),
+        (file(filename="é" * 128), "input[0].content[0].filename", "invalid_value"),
+        (file(file_data=None), "input[0].content[0].file_data", "invalid_type"),
+        (file(file_data="data:text/plain,plain"), "input[0].content[0].file_data", "invalid_value"),
+        (file(file_data="***"), "input[0].content[0].file_data", "invalid_value"),
+        ({"input": [message(part(), part(file_data="eA=="))]}, "input[0].content[1].filename", "invalid_value"),
+        ({"input": [message(*(part(filename=f"{n}") for n in range(17)))]}, "input", "invalid_value"),
         ({"instructions": []}, "instructions", "invalid_type"),
         ({"max_output_tokens": 0}, "max_output_tokens", "invalid_value"),
         ({"max_output_tokens": True}, "max_output_tokens", "invalid_type"),

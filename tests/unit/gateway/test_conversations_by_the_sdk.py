@@ -2,6 +2,7 @@
 
 import json
 from datetime import UTC, datetime
+from typing import Any
 
 import openai
 import pytest
@@ -212,3 +213,20 @@ async def test_a_completion_without_a_session_gets_all_messages_and_leaves_nothi
     assert answer.usage.total_tokens == 10
     await world.gateway.sessions.settle()
     assert world.sessions == {}
+
+
+async def test_only_the_files_of_new_messages_are_put_into_the_workspace(client: AsyncOpenAI, world: World) -> None:
+    key = world.session("mine")
+
+    def with_file(name: str) -> Any:
+        data = {"filename": name, "file_data": "data:text/plain;base64,YQ=="}
+        return {"role": "user", "content": [{"type": "file", "file": data}, {"type": "text", "text": "read it"}]}
+
+    await client.chat.completions.create(
+        model=MODEL,
+        messages=[with_file("old.txt"), {"role": "assistant", "content": "read"}, with_file("new.txt")],
+        extra_headers={"X-Tenure-Session": "shop/mine"},
+    )
+    (request,) = world.pod(key).requests
+    assert [(file.path, file.size, file.data) for file in request.files] == [("uploads/new.txt", 1, "YQ==")]
+    assert [message.text for message in request.input] == ["[file /workspace/uploads/new.txt, 1 bytes]\nread it"]
