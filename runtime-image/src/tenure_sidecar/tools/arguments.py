@@ -1,10 +1,11 @@
 """The arguments of a call: what the model wrote, checked against the function's schema.
 
-What is wrong is said so that the model can mend it. `jsonschema` is imported when the first call comes.
+What is wrong is said so that the model can mend it. `jsonschema` is imported only where there are tools.
 """
 
 import json
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from tenure_sidecar.tools.failure import ToolFailedError
@@ -12,6 +13,7 @@ from tenure_sidecar.tools.tool import Json
 
 if TYPE_CHECKING:
     from jsonschema.exceptions import ValidationError  # type: ignore[import-untyped]
+    from jsonschema.protocols import Validator  # type: ignore[import-untyped]
 
 _MESSAGE_LIMIT = 500
 _MOST_PROBLEMS = 5
@@ -49,21 +51,30 @@ def valid(schema: Json) -> bool:
 def check(arguments: Json, schema: Json) -> None:
     """Raises `ToolFailedError` that names each argument that does not fit the schema, and what is wanted."""
     from jsonschema.exceptions import SchemaError, best_match
-    from jsonschema.validators import validator_for
-    from referencing import Registry
     from referencing.exceptions import Unresolvable
 
-    kind = validator_for(schema)
     try:
-        kind.check_schema(schema)
-        # A registry of its own, for the default one fetches what a $ref names from the network.
-        problems = list(kind(schema, registry=Registry()).iter_errors(arguments))
+        problems = list(_validator(json.dumps(schema)).iter_errors(arguments))
         best = [best_match([problem]) for problem in problems[:_MOST_PROBLEMS]]
     except (SchemaError, Unresolvable, RecursionError, re.error) as error:
         raise ToolFailedError(f"The tool's schema is not valid ({type(error).__name__}); tell the user.") from None
     if best:
         told = "; ".join(dict.fromkeys(_told(problem) for problem in best if problem is not None))
         raise ToolFailedError(f"The arguments do not fit: {told}. Call again with arguments that do.")
+
+
+@lru_cache(maxsize=128)
+def _validator(schema: str) -> "Validator":
+    """Kept, for looking at the schema itself takes thirty times as long as looking at arguments."""
+    from jsonschema.validators import validator_for
+    from referencing import Registry
+
+    read = json.loads(schema)
+    kind = validator_for(read)
+    kind.check_schema(read)
+    # A registry of its own, for the default one fetches what a $ref names from the network.
+    made: Validator = kind(read, registry=Registry())
+    return made
 
 
 def _told(problem: "ValidationError") -> str:

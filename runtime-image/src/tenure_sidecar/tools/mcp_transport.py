@@ -1,7 +1,8 @@
 """The sidecar's HTTP client under the MCP SDK.
 
 It adds the headers from Secrets to each request, so that the SDK knows none of them; sends a call at most once; and
-says exactly what went wrong, where the SDK would end the whole session or tell no more than that something did.
+says exactly what went wrong, where the SDK would end the whole session or tell no more than that something did. The SDK
+follows redirects only within the server's origin, so that no header goes elsewhere.
 """
 
 import asyncio
@@ -76,7 +77,7 @@ class Bridge(httpx2.AsyncBaseTransport):
         once = Once() if message.get("method") == "tools/call" else None
         wanted = Request(request.method, str(request.url), headers, content).with_headers(self.secrets.headers)
         response = await sent(self._client, wanted, once)
-        names = ("content-type", _SESSION)
+        names = ("content-type", "location", _SESSION)
         kept = {name: value.decode("latin-1") for name in names if (value := response.header(name))}
         if response.status == 200 and response.content_type == b"text/event-stream":
             return httpx2.Response(200, headers=kept, stream=_Stream(response))
@@ -88,7 +89,7 @@ class Bridge(httpx2.AsyncBaseTransport):
             response.close()
         if response.status == 404 and _SESSION in request.headers:
             raise ForgottenError("The tool's server has forgotten the session.")
-        if response.status >= 300 and not _is_error(response, body):
+        if response.status >= 400 and not _is_error(response, body):
             raise self._refused(response.status, body)
         return httpx2.Response(response.status, headers=kept, content=body)
 

@@ -4,7 +4,8 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
 
 from tenure_api.conditions import Reason
@@ -118,7 +119,8 @@ class Tools:
             if function.tool.mcp is None:
                 check(values, function.parameters)
             async with asyncio.timeout(function.tool.timeout_seconds + _GRACE_SECONDS):
-                return await source.call(function, values, attempt)
+                outcome = await source.call(function, values, attempt)
+            return replace(outcome, text=outcome.text.encode(errors="replace").decode())
         except ToolFailedError as error:
             return Outcome(str(error), is_error=True)
         except Exception:
@@ -148,6 +150,8 @@ class Tools:
                     self._changed.clear()
                     self._follow()
                     self._attend(group)
+                    if self._sources:
+                        await asyncio.to_thread(import_module, "jsonschema")  # before a call waits for it
                     await self._changed.wait()
         finally:
             self._tasks.clear()

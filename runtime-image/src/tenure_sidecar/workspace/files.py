@@ -40,38 +40,23 @@ _LATEST = 253_402_300_799
 
 
 class WorkspaceError(SidecarError):
-    """A file cannot be accessed. `status` is the HTTP status that says so, `code` is for programs."""
-
-    status = 500
-    code = "workspace_error"
+    """A file cannot be accessed."""
 
 
 class InvalidPathError(WorkspaceError):
     """What is given is no path of a file."""
 
-    status = 400
-    code = "invalid_path"
-
 
 class NoFileError(WorkspaceError):
     """There is no regular file that can be read by us."""
-
-    status = 404
-    code = "file_not_found"
 
 
 class TooLargeError(WorkspaceError):
     """The file is larger than what is allowed."""
 
-    status = 413
-    code = "file_too_large"
-
 
 class FullError(WorkspaceError):
     """The volume is full."""
-
-    status = 507
-    code = "volume_full"
 
 
 @dataclass

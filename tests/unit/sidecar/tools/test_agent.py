@@ -108,6 +108,11 @@ async def test_how_the_agent_ended_is_told(tmp_path: Path, found: Json, text: st
     assert (outcome.text, outcome.is_error, outcome.unknown) == (text, is_error, False)
 
 
+async def test_what_is_no_character_is_replaced(tmp_path: Path) -> None:
+    server = Server(says(response("completed", "half \ud800 of a pair")))
+    assert (await asked(tmp_path, server)).text == "half ? of a pair"
+
+
 async def test_an_agent_that_is_not_allowed_is_an_error(tmp_path: Path) -> None:
     error = {"error": {"message": "there is no model 'shop/clerk'", "code": "model_not_found"}}
     server = Server(says(error, 404))

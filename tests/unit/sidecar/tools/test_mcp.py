@@ -284,6 +284,20 @@ async def test_a_server_that_lists_nothing_is_told_by_reason(tmp_path: Path, dee
             assert SECRET not in str(world.tools.health())
 
 
+@pytest.mark.parametrize(("location", "names"), [("/mcp?moved", 6), ("http://localhost:9/mcp", 0)])
+async def test_a_redirect_is_followed_only_to_the_same_server(tmp_path: Path, location: str, names: int) -> None:
+    async def moved(send: Send) -> None:
+        door.spoilt = {} if names else door.spoilt
+        headers = [(b"location", location.encode()), (b"content-length", b"0")]
+        await send({"type": "http.response.start", "status": 307, "headers": headers})
+        await send({"type": "http.response.body"})
+
+    async with opened(Orders()) as (door, port):
+        door.spoilt = dict.fromkeys(("server/discover", "initialize"), moved)
+        async with a_world(tmp_path, a_tool(port)) as world:
+            assert len(world.names()) == names
+
+
 async def test_a_missing_credential_keeps_the_server_unasked(tmp_path: Path) -> None:
     async with opened(Orders()) as (door, port):
         world = World(tmp_path, a_tool(port))
