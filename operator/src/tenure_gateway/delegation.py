@@ -43,21 +43,23 @@ class Delegation:
     def __init__(self, directory: Directory) -> None:
         self._directory = directory
 
-    def session_of(self, caller: Caller) -> SessionView | None:
-        """The session whose pod is calling; None if it is somebody else."""
-        namespace, _, account = caller.name.removeprefix(_ACCOUNT).partition(":")
-        pods: list[str] = (caller.user.get("extra") or {}).get(_POD) or []
-        if not caller.name.startswith(_ACCOUNT) or len(pods) != 1:
+    def session_of(self, caller: Caller) -> Key | None:
+        """The session whose pod says to be calling; None if it is somebody else. See `proven`."""
+        namespace, _, _ = caller.name.removeprefix(_ACCOUNT).partition(":")
+        pod = _pod(caller)
+        if pod is None or not caller.name.startswith(_ACCOUNT):
             return None
-        name = pods[0].removesuffix(session_pod(""))
-        key = parse_key(f"{namespace}/{name}")
-        session = None if key is None else self._directory.sessions.get(key)
-        if session is None or session.deleting or pods[0] != session_pod(session.key.name):
-            return None
-        # The pod of a deleted session of the same name, which is not gone yet, is not the new session's.
-        if session.pod != pods[0] or agent_account(session.agent.name) != account:
-            return None
-        return session
+        key = parse_key(f"{namespace}/{pod.removesuffix(session_pod(''))}")
+        return key if key is not None and session_pod(key.name) == pod else None
+
+    def proven(self, caller: Caller, session: SessionView) -> bool:
+        """Whether it is really this session's pod that is calling.
+
+        The pod of a deleted session of the same name, which is not gone yet, is not the new session's: it is not in its
+        status.
+        """
+        account = f"{_ACCOUNT}{session.key.namespace}:{agent_account(session.agent.name)}"
+        return not session.deleting and session.pod == _pod(caller) and caller.name == account
 
     def may_call(self, session: SessionView, agent: Key) -> bool:
         """Whether the session's agent has this agent among its tools."""
@@ -91,3 +93,9 @@ class Delegation:
             depth += 1
             above = self._directory.sessions.get(Key(session.key.namespace, above.parent))
         return depth
+
+
+def _pod(caller: Caller) -> str | None:
+    """The pod that the caller's token is bound to, as Kubernetes says."""
+    pods: list[str] = (caller.user.get("extra") or {}).get(_POD) or []
+    return pods[0] if len(pods) == 1 else None

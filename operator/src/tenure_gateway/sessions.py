@@ -108,11 +108,13 @@ class Sessions:
             return None
         session = self._directory.sessions.get(key)
         if session is None:
-            obj = await self._store.get_session(key)
-            if obj is None:
-                return None
-            session = self._directory.sessions.offer(obj)
-        return None if session.deleting else session
+            session = await self.refreshed(key)
+        return None if session is None or session.deleting else session
+
+    async def refreshed(self, key: Key) -> SessionView | None:
+        """A session as it is now; None if there is none. Raises `ClusterUnavailable`."""
+        obj = await self._store.get_session(key)
+        return None if obj is None else self._directory.sessions.offer(obj)
 
     async def create(self, wish: Wish) -> SessionView:
         """A new session, or the one of the wished name that was made for the same wish before.

@@ -47,7 +47,18 @@ class Visitors:
         caller = await self._access.caller(request.headers.get("authorization"))
         if caller is None:
             raise unauthorized()
-        return Visitor(caller, self._delegation.session_of(caller))
+        return Visitor(caller, await self._calling(caller))
+
+    async def _calling(self, caller: Caller) -> SessionView | None:
+        """The session whose pod is calling; None if it is somebody else."""
+        key = self._delegation.session_of(caller)
+        if key is None:
+            return None
+        session = await self._sessions.look_up(key)
+        if session is None or not self._delegation.proven(caller, session):
+            # A pod can be faster than the watch that shows it.
+            session = await self._sessions.refreshed(key)
+        return session if session is not None and self._delegation.proven(caller, session) else None
 
     async def caller(self, request: Request) -> Caller:
         """As `visitor`, for what a session's pod has no part in."""

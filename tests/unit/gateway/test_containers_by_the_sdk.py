@@ -7,8 +7,8 @@ import openai
 import pytest
 from openai import AsyncOpenAI
 
+from tenure_gateway import upload as upload_module
 from tenure_gateway.ids import conversation_id, file_id, is_path, parse_file
-from tenure_gateway.upload import MAX_FILE
 from unit.gateway.world import World, http
 
 ODD = ["a b.txt", "ünï/cödé 文件.md", 'say "hi".txt', "per%20cent#?&.txt", "reports/june/x.csv", "…", "+.;,=@"]
@@ -103,9 +103,12 @@ async def upload(world: World, identifier: str, **more: object) -> httpx2.Respon
         return await web.post(f"{world.url}/v1/containers/{identifier}/files", headers=headers, **more)  # type: ignore[arg-type]
 
 
-async def test_a_file_that_is_too_long_is_refused_and_the_client_hears_it(world: World) -> None:
+async def test_a_file_that_is_too_long_is_refused_and_the_client_hears_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upload_module, "MAX_FILE", 1_000_000)
     identifier = container(world)
-    answer = await upload(world, identifier, files={"file": ("a", io.BytesIO(b"x" * (MAX_FILE + 1)))})
+    answer = await upload(world, identifier, files={"file": ("a", io.BytesIO(b"x" * 5_000_000))})
     assert (answer.status_code, answer.json()["error"]["code"]) == (413, "file_too_large")
     assert world.volumes[next(iter(world.sessions))].files == {}
 

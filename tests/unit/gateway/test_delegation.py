@@ -1,5 +1,6 @@
 """A session's own pod may call the agents that its agent has as tools, and nothing else."""
 
+import dataclasses
 from typing import Any
 
 import openai
@@ -158,6 +159,16 @@ async def test_neither_may_the_pod_of_a_deleted_session_of_the_same_name(world: 
     async with pod:
         with pytest.raises(openai.NotFoundError):
             await pod.responses.create(**call())
+
+
+async def test_a_pod_may_be_faster_than_the_watch(world: World) -> None:
+    key, pod = await parent(world)
+    known = world.gateway.directory.sessions.get(key)
+    assert known is not None
+    older = dataclasses.replace(known, pod=None, version=known.version - 1)
+    world.gateway.directory.sessions._rows[key] = older  # as if the watch had not come so far
+    async with pod:
+        assert (await pod.responses.create(**call())).output_text == "write"
 
 
 async def test_agents_that_call_one_another_come_to_an_end(world: World) -> None:
