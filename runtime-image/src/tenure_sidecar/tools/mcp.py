@@ -63,7 +63,7 @@ class McpTool(Listed):
         remember: Remember,
         kept: bytes | None,
     ) -> None:
-        super().__init__(tool, config.url, remember)
+        super().__init__(tool, " ".join((config.url, *sorted(config.include))), remember)
         self._config = config
         self._client = client
         self._credentials = credentials
@@ -80,7 +80,8 @@ class McpTool(Listed):
 
     def functions(self) -> list[Function]:
         """The functions of the server's tools that are to be offered and can be named."""
-        found, names = {tool.name: tool for tool in self._tools}, named(self.tool.name, self._offered())[0]
+        found = {tool.name: tool for tool in self._tools}
+        names, _ = named(self.tool.name, found)
         return [
             Function(
                 function,
@@ -156,26 +157,22 @@ class McpTool(Listed):
         """Raises `SourceError`, and then the session is made anew."""
         try:
             async with asyncio.timeout(_LIST_SECONDS):
-                self._tools = [_described(tool) for tool in await session.tools()]
+                listed = {tool.name: tool for tool in await session.tools()}
         except TimeoutError:
             raise SourceError(Reason.UNREACHABLE, f"{self._config.url} does not list its tools in time") from None
-        await self.learnt(_LIST.dump_json(self._tools), self._shortcoming())
+        include = self._config.include
+        offered = [name for name in listed if not include or name in include][:_MOST_FUNCTIONS]
+        self._tools = [_described(listed[name]) for name in offered]
+        await self.learnt(_LIST.dump_json(self._tools), self._shortcoming(list(listed), offered))
 
-    def _offered(self) -> list[str]:
-        """Names of the tools to offer."""
-        include = set(self._config.include)
-        names = dict.fromkeys(tool.name for tool in self._tools if not include or tool.name in include)
-        return list(names)[:_MOST_FUNCTIONS]
-
-    def _shortcoming(self) -> SourceError | None:
+    def _shortcoming(self, names: list[str], offered: list[str]) -> SourceError | None:
         """What is wrong with the list."""
-        names = [tool.name for tool in self._tools]
-        if unclear := named(self.tool.name, self._offered())[1]:
+        if unclear := named(self.tool.name, offered)[1]:
             return SourceError(Reason.NAME_CONFLICT, f"left out, for they cannot be told apart: {_some(unclear)}")
         if missing := [name for name in self._config.include if name not in names]:
             return SourceError(Reason.INVALID_RESPONSE, f"the server has no tool of these names: {_some(missing)}")
-        if not self._config.include and len(set(names)) > _MOST_FUNCTIONS:
-            told = f"the server has {len(set(names))} tools; the first {_MOST_FUNCTIONS} are offered. Use `include`"
+        if not self._config.include and len(names) > _MOST_FUNCTIONS:
+            told = f"the server has {len(names)} tools; the first {_MOST_FUNCTIONS} are offered. Use `include`"
             return SourceError(Reason.INVALID_RESPONSE, told)
         return None
 
