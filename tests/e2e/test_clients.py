@@ -21,7 +21,7 @@ QUIET = RunConfig(tracing_disabled=True)
 
 def calling(name: str, **arguments: object) -> str:
     """A message on which the scripted model calls one function, and then says what came of it."""
-    return program({"say": "Let me see. ", "calls": [call(name, arguments)]}, final="Seen: {0.0}")
+    return program({"say": "Let me see.", "calls": [call(name, arguments)]}, final="Seen: {0.0}")
 
 
 LOOK = calling("stock", article="teapot")
@@ -79,20 +79,18 @@ def test_the_agents_sdk_converses_with_an_agent_that_calls_tools(place: Place, c
 
 def test_langchain_converses_over_chat_completions(place: Place, clerk: str) -> None:
     conversation = place.session("chain", "clerk")
-    chat = langchain(
-        place, clerk, metadata={"purpose": "test"}, extra_body={"metadata": {"conversation": conversation}}
-    )
+    chat = langchain(place, clerk, extra_body={"metadata": {"conversation": conversation}})
     said: list[BaseMessage] = [HumanMessage(LOOK)]
 
     answered = chat.invoke(said)
-    assert answered.text == f"Let me see. Seen: {STOCK}"
+    assert answered.text == f"Let me see.\n\nSeen: {STOCK}"
     assert isinstance(answered, AIMessage)
     assert not answered.tool_calls
     assert answered.usage_metadata is not None
 
     said += [answered, HumanMessage(f"{LOOK} ")]
     parts = [part.text for part in chat.stream(said)]
-    assert "".join(parts) == f"Let me see. Seen: {STOCK}"
+    assert "".join(parts) == f"Let me see.\n\nSeen: {STOCK}"
     assert len(parts) > 2
 
     said += [AIMessage("".join(parts)), HumanMessage("count-user")]
