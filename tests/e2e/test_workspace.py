@@ -13,7 +13,7 @@ import pytest
 from harness.killing import Killer
 from harness.kube import Kube, KubectlError, eventually, is_ready
 from harness.link_local import link_local_host
-from harness.manifests import MODEL_URL
+from harness.manifests import MODEL_URL, session
 from harness.small_volume import small_volume
 from harness.tenure import Place
 from tenure_api.names import session_pod
@@ -40,9 +40,9 @@ FILL = """
 import time
 with open("big", "ab") as file:
     while True:
-        file.write(bytes(256 << 10))
+        file.write(bytes(128 << 10))
         file.flush()
-        time.sleep(0.015)
+        time.sleep(0.01)
 """
 RESOLVE = """
 import socket
@@ -135,8 +135,8 @@ def agents(place: Place) -> Place:
     place.kube.apply(secret)
     place.agent("closed", **agent_spec(4))
     place.agent("open", **agent_spec(30, network="Allowed", image="tenure/scripted-model:dev"))
-    place.session("closed", "closed")
-    place.session("open", "open")
+    place.kube.apply(*(session(name, name, place.subject()) for name in ("closed", "open")))
+    eventually(lambda: all(is_ready(place.kube.get("agentsession", name)) for name in ("closed", "open")), 120)
     return place
 
 
@@ -239,7 +239,7 @@ DESTRUCTIVE = {
     "a fork bomb": ("bomb() { bomb | bomb & }; bomb; while :; do :; done", "shell", "Stopped after"),
     "an endless loop": ("while True: pass", "python", "Stopped after"),
     "an allocation of 10 GB": ("bytearray(10 << 30)", "python", "MemoryError"),
-    "an endless list": ("held = []\nwhile True: held.append(bytearray(1 << 20))", "python", "MemoryError"),
+    "an endless list": ("held = []\nwhile True: held.append(bytearray(8 << 20))", "python", "MemoryError"),
     "many that take memory": (MANY, "python", ""),
     "a flood of output": ("yes", "shell", "bytes left out"),
     "the death of all": ("kill -KILL 1 -1", "shell", ""),
@@ -264,9 +264,9 @@ def test_code_that_destroys_leaves_the_sidecar_serving_and_the_session_usable(
 def test_code_that_fills_the_disk_leaves_the_session_usable(
     place: Place, agents: Place, client: openai.OpenAI, killer: Killer
 ) -> None:
-    with small_volume(place, "small", "48Mi") as storage_class:
-        session = {"storage": {"size": "48Mi", "storageClassName": storage_class}}
-        name = place.agent("small", **agent_spec(30), session=session)
+    with small_volume(place, "small", "32Mi") as storage_class:
+        storage = {"size": "32Mi", "storageClassName": storage_class}
+        name = place.agent("small", **agent_spec(30), session={"storage": storage})
         conversation = place.session("small", "small")
         run = runner(place, client, "small", "small")
         assert "disk is full" in run(FILL)
@@ -276,8 +276,6 @@ def test_code_that_fills_the_disk_leaves_the_session_usable(
         assert run("rm big more; echo deleted", "shell") == "deleted\n"
         assert run("echo fits > c; cat c", "shell") == "fits\n"
         assert restarts(place, "small", "sidecar") == 0
-        place.kube.delete("agentsession", "small", "--wait=true")
-        eventually(lambda: place.kube.find("pod", session_pod("small")) is None, 30)
 
 
 def test_a_container_of_code_that_is_gone_comes_back(agents: Place, closed: Run, killer: Killer) -> None:

@@ -67,7 +67,7 @@ class Executor:
             raise CannotServe(f"cannot listen at {self._path}: {error}") from error
 
     def serve(self) -> None:
-        """Takes calls until the container is to end. A call that runs then may use the seconds that its pod has left."""
+        """Takes calls until the container is to end. A call that runs then may use the time that its pod has left."""
         while not self._processes.ending:
             waiting, _, _ = select.select([self._listener.fileno(), self._processes.signals], [], [])
             if self._processes.signals in waiting:
