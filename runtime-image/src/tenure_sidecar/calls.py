@@ -155,11 +155,12 @@ class Calls:
         if function is None:
             said = f"There is no function {step.call.function[:64]!r} any more."
             return await self._record(step, Outcome(said, is_error=True))
-        if step.interrupted is None:
+        again = step.interrupted is not None
+        if not again:
             await self._pen.write(self._steps.turn, step.number, ToolIntent(call=step.call, replay=function.replay))
             step.interrupted = function.replay
         turn, number = self._steps.turn, step.number
-        attempt = Attempt(key_of(self._session, turn, number), turn, number)
+        attempt = Attempt(key_of(self._session, turn, number), turn, number, again)
         outcome = await self._toolbox.call(function, step.call.arguments, attempt)
         text = await self._fit(outcome.text, function.tool.max_result_bytes, turn, number)
         return await self._record(step, Outcome(text, outcome.is_error, outcome.unknown))

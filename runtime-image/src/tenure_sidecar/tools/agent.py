@@ -15,7 +15,7 @@ from tenure_api.configuration import AgentConfig, ToolConfig
 from tenure_api.tools import Replay
 from tenure_sidecar.codec import decode, encode
 from tenure_sidecar.errors import HttpError
-from tenure_sidecar.http_client import Client
+from tenure_sidecar.http_client import Client, Once
 from tenure_sidecar.tools.attempts import settled
 from tenure_sidecar.tools.exchange import ANSWER_LIMIT, Request, sent
 from tenure_sidecar.tools.failure import BusyError, DownError, ToolFailedError, UnansweredError
@@ -58,40 +58,36 @@ class AgentTool(Fixed):
         }
         body = {"model": self._agent.model, "input": arguments["input"], "background": True, "metadata": metadata}
         seconds = self.tool.timeout_seconds
-        begun: list[str] = []
-
-        async def answered() -> Outcome:
-            response = await self._created(encode(body), attempt.key)
-            begun.append(str(response.get("id")))
-            return _outcome(await self._ended(response))
-
+        end = asyncio.get_running_loop().time() + seconds
+        response = await self._created(encode(body), attempt)
+        if isinstance(response, Outcome):
+            return response
         try:
-            async with asyncio.timeout(seconds):
-                return await answered()
+            async with asyncio.timeout_at(end):
+                return _outcome(await self._ended(response))
         except TimeoutError:
-            await self._cancelled(begun)
+            await self._cancelled(response)
         return Outcome(f"The agent did not finish within {seconds} s; it was told to stop.", is_error=True)
 
-    async def _created(self, body: bytes, key: str) -> Json:
-        """The response, as it is after it was asked for. Raises `ToolFailedError`."""
+    async def _created(self, body: bytes, attempt: Attempt) -> Json | Outcome:
+        """The response, as it is after it was asked for; or why there is none."""
         found: list[Json] = []
 
-        async def create(_: object) -> Outcome:
+        async def create(once: Once) -> Outcome:
+            once.sent = True
             try:
-                found.append(await self._asked("POST", "", body, key))
+                found.append(await self._asked("POST", "", body, attempt.key))
             except DownError as error:
                 raise BusyError(str(error)) from error
             return Outcome("")
 
-        failure = await settled(Replay.SAFE, self.tool.timeout_seconds, create)
-        if not found:
-            raise ToolFailedError(failure.text)
-        return found[0]
+        failure = await settled(Replay.IDEMPOTENCY_KEY, attempt, self.tool.timeout_seconds, create)
+        return found[0] if found else failure
 
     async def _ended(self, response: Json) -> Json:
         """The response when it has ended. What fails meanwhile is tried again. Raises `ToolFailedError`."""
         pause = _FIRST_POLL
-        path = "/" + quote(str(response.get("id")), safe="")
+        path = _path(response)
         while _pending(response):
             await asyncio.sleep(pause)
             pause = min(pause * 1.5, _SLOWEST_POLL)
@@ -102,14 +98,13 @@ class AgentTool(Fixed):
                 continue
         return response
 
-    async def _cancelled(self, begun: list[str]) -> None:
+    async def _cancelled(self, response: Json) -> None:
         """Tell the agent to stop; if that fails, its session ends by its lifetime."""
-        for response in begun:
-            try:
-                async with asyncio.timeout(_CANCEL_SECONDS):
-                    await self._asked("POST", f"/{quote(response, safe='')}/cancel")
-            except (ToolFailedError, TimeoutError):
-                pass
+        try:
+            async with asyncio.timeout(_CANCEL_SECONDS):
+                await self._asked("POST", f"{_path(response)}/cancel")
+        except (ToolFailedError, TimeoutError):
+            pass
 
     async def _asked(self, method: str, path: str, body: bytes = b"", key: str = "") -> Json:
         """What the gateway answers. Raises `ToolFailedError`."""
@@ -135,6 +130,10 @@ class AgentTool(Fixed):
             return self._token.read_text().strip()
         except (OSError, ValueError):
             raise DownError("The agent cannot be called: the pod has no token for the gateway.") from None
+
+
+def _path(response: Json) -> str:
+    return "/" + quote(str(response.get("id")), safe="")
 
 
 def _parsed(status: int, said: bytes) -> Json:

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from tenure_api.tools import Replay
 from tenure_sidecar.http_client import Once
 from tenure_sidecar.tools.failure import BusyError, ToolFailedError, UnansweredError
-from tenure_sidecar.tools.tool import Outcome
+from tenure_sidecar.tools.tool import Attempt, Outcome
 
 _FIRST_PAUSE = 0.2
 _LONGEST_PAUSE = 5.0
@@ -24,14 +24,16 @@ def unknown(what: str) -> Outcome:
     return Outcome(UNKNOWN.format(what=what.rstrip(".")), is_error=True, unknown=True)
 
 
-async def settled(replay: Replay, seconds: float, call: Callable[[Once], Awaitable[Outcome]]) -> Outcome:
+async def settled(
+    replay: Replay, attempt: Attempt, seconds: float, call: Callable[[Once], Awaitable[Outcome]]
+) -> Outcome:
     """Call within a time, again after failures that allow it.
 
     A call that may have reached the tool is made again unless its class is `Never`. If in the end no answer is known,
     the outcome is unknown, except for a class of calls that change nothing. Each call is given a `Once` of its own, in
     which it says whether it may have reached the tool, for the case that the time is up.
     """
-    reached = False
+    reached = attempt.again
     once = Once()
     failure: ToolFailedError | None = None
     try:

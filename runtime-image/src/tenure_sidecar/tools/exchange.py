@@ -94,7 +94,7 @@ async def sent(client: Client, request: Request, once: Once | None) -> Response:
     try:
         return await client.send(request.method, request.url, headers, request.body, once)
     except ConnectError as error:
-        raise DownError(f"The tool is down: {error}. The call did not reach it.") from error
+        raise DownError(f"The tool is down: {error}.") from error
     except HttpError as error:
         raise UnansweredError(f"The tool did not answer: {error}.") from error
 

@@ -50,7 +50,7 @@ async def requested(
         once.sent = True
         return await exchange(client, request, secrets, None)
 
-    return await settled(function.replay, function.tool.timeout_seconds, once_more)
+    return await settled(function.replay, attempt, function.tool.timeout_seconds, once_more)
 
 
 def default_replay(method: str) -> Replay:

@@ -113,7 +113,7 @@ class McpTool(Listed):
                 once.sent = False
                 return await made(once)
 
-        return await settled(function.replay, function.tool.timeout_seconds, once_more)
+        return await settled(function.replay, attempt, function.tool.timeout_seconds, once_more)
 
     async def run(self) -> None:
         """Keep a session with the server until cancelled."""
@@ -186,7 +186,7 @@ class McpTool(Listed):
                 continue
             problem = await asyncio.shield(tried)
             if problem is not None:
-                raise DownError(f"The tool is down: {problem}. The call did not reach it.")
+                raise DownError(f"The tool is down: {problem}.")
         return self._session
 
     async def _pause(self, seconds: float) -> None:

@@ -51,6 +51,8 @@ class Attempt:
     """The same whenever this call is made again, and of no other call."""
     turn: str
     step: int
+    again: bool = False
+    """It was begun before, and nobody knows how far it came."""
 
 
 class Toolbox(Protocol):

@@ -131,7 +131,7 @@ async def test_an_agent_that_takes_too_long_is_told_to_stop(tmp_path: Path) -> N
 
 async def test_a_gateway_that_never_answers_ends_the_call_in_time(tmp_path: Path) -> None:
     outcome = await asked(tmp_path, Server(hangs), 0.1)
-    assert outcome.is_error
+    assert (outcome.is_error, outcome.unknown) == (True, True)
 
 
 async def test_a_call_that_is_stopped_with_the_process_leaves_the_agent_at_work(tmp_path: Path) -> None:

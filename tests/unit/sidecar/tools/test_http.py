@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote
@@ -196,6 +197,16 @@ async def test_a_tool_that_cannot_be_reached_is_down_and_nothing_is_unknown(tmp_
         outcome = await world.call("order", {"id": "1"})
     assert "is down" in outcome.text
     assert (outcome.is_error, outcome.unknown) == (True, False)
+
+
+@pytest.mark.parametrize(("replay", "unknown"), [(Replay.SAFE, False), (Replay.IDEMPOTENCY_KEY, True)])
+async def test_a_call_that_was_begun_before_and_cannot_be_made_again_is_unknown(
+    tmp_path: Path, replay: Replay, unknown: bool
+) -> None:
+    async with a_world(tmp_path, a_tool(1, "POST", replay)) as world:
+        (function,) = world.tools.functions()
+        outcome = await world.tools.call(function, '{"id": "1"}', replace(ATTEMPT, again=True))
+    assert (outcome.is_error, outcome.unknown) == (True, unknown)
 
 
 async def test_a_credential_that_an_answer_repeats_is_not_shown(tmp_path: Path) -> None:
