@@ -2,10 +2,12 @@
 
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import yaml
 
+from harness.documents import TOOLS_PAGE, blocks
 from harness.kube import eventually, is_ready
 from harness.tenure import ROOT, Place
 
@@ -32,3 +34,15 @@ def test_a_real_model_looks_up_what_it_is_asked_for(place: Place, clerk: str) ->
     assert (call.name, json.loads(call.arguments)) == ("stock", {"article": "teapot"})
     assert call.output == "There are 42 teapots in stock."
     assert "42" in answer.output_text  # which it cannot know but from the tool
+
+
+def test_what_the_page_about_tools_shows_in_python_works(place: Place, clerk: str) -> None:
+    client = place.client()
+    known: dict[str, Any] = {"client": client, "conversation": client.conversations.create(metadata={"agent": clerk})}
+    for block in blocks(TOOLS_PAGE.read_text(), "python"):
+        exec(block.replace("shop/clerk", clerk), known)
+    asked, request, done = known["asked"], known["request"], known["done"]
+    assert (asked.status, request.name, json.loads(request.arguments)["pieces"]) == ("incomplete", "order", 5)
+    assert (done.status, done.id) == ("completed", asked.id)
+    (call,) = (item for item in done.output if item.type == "mcp_call")
+    assert json.loads(call.output)["pieces"] == 5
