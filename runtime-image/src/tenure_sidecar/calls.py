@@ -154,7 +154,8 @@ class Calls:
             return await self._record(step, Outcome(UNKNOWN, is_error=True, unknown=True))
         if function is None:
             said = f"There is no function {step.call.function[:64]!r} any more."
-            return await self._record(step, Outcome(said, is_error=True))
+            begun = step.interrupted is Replay.IDEMPOTENCY_KEY
+            return await self._record(step, Outcome(f"{said} {UNKNOWN}" if begun else said, True, begun))
         again = step.interrupted is not None
         if not again:
             await self._pen.write(self._steps.turn, step.number, ToolIntent(call=step.call, replay=function.replay))

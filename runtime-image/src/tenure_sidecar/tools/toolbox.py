@@ -27,8 +27,8 @@ from tenure_sidecar.tools.openapi_tool import OpenApiTool
 from tenure_sidecar.tools.source import Fixed, Remember, Remembered, Source
 from tenure_sidecar.tools.tool import Attempt, Function, Json, Outcome
 
-_READY_SECONDS = 10.0
-"""How long a turn waits for a tool that has not been asked for its functions yet."""
+_READY_SECONDS = 20.0
+"""How long a turn waits for a tool that has not been asked for its functions yet: longer than connecting may take."""
 _GRACE_SECONDS = 5.0
 """What a call may take beyond its time-out, to say what came of it."""
 _BUG_SECONDS = 30.0
@@ -112,7 +112,7 @@ class Tools:
         self._follow()
         source = self._sources.get(function.tool.name)
         if source is None:
-            return Outcome(f"There is no tool {function.tool.name!r} any more.", is_error=True)
+            return _failed(f"There is no tool {function.tool.name!r} any more.", function, attempt.again)
         self._calls[source] += 1
         try:
             values = parsed(arguments)
@@ -122,12 +122,10 @@ class Tools:
                 outcome = await source.call(function, values, attempt)
             return replace(outcome, text=outcome.text.encode(errors="replace").decode())
         except ToolFailedError as error:
-            return Outcome(str(error), is_error=True)
+            return _failed(str(error), function, attempt.again)
         except Exception:
             log.exception("a bug ended a call of the tool %s", function.tool.name)
-            if function.replay is Replay.SAFE:
-                return Outcome("The call failed because of an internal error.", is_error=True)
-            return unknown("The call failed because of an internal error.")
+            return _failed("The call failed because of an internal error.", function, begun=True)
         finally:
             self._calls[source] -= 1
             self._changed.set()
@@ -209,6 +207,11 @@ def _headers(tool: ToolConfig) -> list[HeaderSource]:
     if tool.mcp is not None:
         return tool.mcp.headers
     return tool.http.headers if tool.http is not None else []
+
+
+def _failed(why: str, function: Function, begun: bool) -> Outcome:
+    """What a call came to that has no answer. `begun` says that it, or an attempt before, may have had effect."""
+    return unknown(why) if begun and function.replay is not Replay.SAFE else Outcome(why, is_error=True)
 
 
 async def _run(source: Source) -> None:

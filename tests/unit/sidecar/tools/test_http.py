@@ -205,8 +205,9 @@ async def test_a_call_that_was_begun_before_and_cannot_be_made_again_is_unknown(
 ) -> None:
     async with a_world(tmp_path, a_tool(1, "POST", replay)) as world:
         (function,) = world.tools.functions()
-        outcome = await world.tools.call(function, '{"id": "1"}', replace(ATTEMPT, again=True))
-    assert (outcome.is_error, outcome.unknown) == (True, unknown)
+        for arguments in ('{"id": "1"}', '{"id": 5}'):
+            outcome = await world.tools.call(function, arguments, replace(ATTEMPT, again=True))
+            assert (outcome.is_error, outcome.unknown) == (True, unknown)
 
 
 async def test_a_credential_that_an_answer_repeats_is_not_shown(tmp_path: Path) -> None:
