@@ -15,12 +15,12 @@ from harness.storm_plan import STEPS, Moment, Run, Victim, schedule
 from harness.tenure import Place
 
 FULL = os.environ.get("TENURE_SOAK") == "1"
-RUNS = 100 if FULL else 6
-AT_A_TIME = 3
+RUNS = 100 if FULL else 4
+AT_A_TIME = 4
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(5400 if FULL else 600)
+@pytest.mark.timeout(5400 if FULL else 400)
 def test_a_turn_that_is_killed_at_every_boundary_ends_as_if_it_had_not_been(
     place: Place, model: ScriptedModel, http_api: Effects, mcp_server: Effects, killer: Killer
 ) -> None:

@@ -16,8 +16,8 @@ UNKNOWN = "unknown"
 
 
 def shape(response: Response) -> list[tuple[str, str]]:
-    """The items of a response, without their ids and without what tools said."""
-    return [(item.type, getattr(item, "name", "")) for item in response.output]
+    """The items of a response, without what tools said; calls that go out together are settled in any order."""
+    return sorted((item.type, getattr(item, "name", "")) for item in response.output)
 
 
 def called(response: Response) -> dict[str, Any]:

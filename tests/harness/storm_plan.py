@@ -101,17 +101,17 @@ class Run:
 def schedule(seed: int, count: int) -> list[Run]:
     """The runs of a storm. Every moment meets every victim, if there are at least four runs.
 
-    A run has at most one kill in each round, so that no kill makes another one's place unreachable.
+    A run has at most one kill in each round, so that no kill makes another one's place unreachable, and at most one of
+    each victim, for the kubelet is in no hurry to start a container for the second time.
     """
     chance = random.Random(seed)
-    pairs = [(moment, victim) for moment in Moment for victim in Victim]
-    chance.shuffle(pairs)
+    moments = {victim: chance.sample(list(Moment), len(Moment)) for victim in Victim}
     runs = []
     for number in range(count):
-        if number * 3 < len(pairs):
-            chosen = pairs[number * 3 : number * 3 + 3]
-        else:
-            chosen = [(chance.choice(list(Moment)), victim) for victim in chance.sample(list(Victim), 3)]
+        chosen = []
+        for victim in chance.sample(list(Victim), len(Victim)):
+            moment = moments[victim][number] if number < len(Moment) else chance.choice(list(Moment))
+            chosen.append((moment, victim))
         rounds = sorted(chance.sample(range(len(ROUNDS)), len(chosen)))
         kills = tuple(
             Kill(chance.choice(ROUNDS[round_]), moment, victim, lost=chance.random() < 0.5)
