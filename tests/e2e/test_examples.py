@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from harness.documents import agents_of_tools_page
+from harness.documents import agents_of_documents
 from harness.kube import Manifest, eventually, is_ready
 from harness.model import ScriptedModel
 from harness.tenure import ROOT, Installed, Place
@@ -27,8 +27,8 @@ def test_an_example_is_accepted_by_the_api_server(place: Place, path: Path) -> N
     kube.run("apply", "--dry-run=server", "-f", "-", stdin=text)
 
 
-@pytest.mark.parametrize("shown", agents_of_tools_page(), ids=lambda a: a["metadata"]["name"])
-def test_a_manifest_on_the_page_about_tools_is_accepted_by_the_api_server(place: Place, shown: Manifest) -> None:
+@pytest.mark.parametrize("shown", agents_of_documents(), ids=lambda a: a["metadata"]["name"])
+def test_a_manifest_in_the_documents_is_accepted_by_the_api_server(place: Place, shown: Manifest) -> None:
     place.kube.run("apply", "--dry-run=server", "-f", "-", stdin=yaml.safe_dump(shown))
 
 

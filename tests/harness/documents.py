@@ -16,10 +16,8 @@ def blocks(text: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
-def agents_of_tools_page() -> list[Manifest]:
-    """An agent for each manifest on the page about tools, which shows parts of an agent's `spec`."""
-    found = []
-    for block in blocks(TOOLS_PAGE.read_text(), "yaml"):
-        spec: dict[str, Any] = yaml.safe_load(block)
-        found.append(agent(f"shown-{spec['tools'][0]['name']}", **spec))
-    return found
+def agents_of_documents() -> list[Manifest]:
+    """An agent for each part of an agent's `spec` that the page about tools or the README shows."""
+    shown = blocks(TOOLS_PAGE.read_text(), "yaml") + blocks((ROOT / "README.md").read_text(), "yaml")
+    specs: list[dict[str, Any]] = [yaml.safe_load(block) for block in shown if block.startswith("tools:")]
+    return [agent(f"shown-{spec['tools'][0]['name']}-{number}", **spec) for number, spec in enumerate(specs)]

@@ -1,18 +1,18 @@
 import pytest
 import yaml
 
-from harness.documents import TOOLS_PAGE, agents_of_tools_page, blocks
+from harness.documents import TOOLS_PAGE, agents_of_documents, blocks
 from harness.manifests import Manifest
 from harness.tenure import ROOT
 from tenure_api.agent import Agent
 from tenure_api.tools import Tool
 
-AGENTS = agents_of_tools_page()
+AGENTS = agents_of_documents()
 SOURCES = ("mcp", "http", "code", "agent", "waitUntil")
 
 
 @pytest.mark.parametrize("shown", AGENTS, ids=lambda a: a["metadata"]["name"])
-def test_a_manifest_on_the_page_about_tools_says_only_what_the_models_know(shown: Manifest) -> None:
+def test_a_manifest_in_the_documents_says_only_what_the_models_know(shown: Manifest) -> None:
     kept = Agent.model_validate(shown).model_dump(mode="json", by_alias=True, exclude_unset=True)
     assert kept["spec"] == shown["spec"]
 
