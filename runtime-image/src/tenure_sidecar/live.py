@@ -76,10 +76,10 @@ class Live:
     def begin(self, turn: Turn, text: str = "", log: Iterable[LogEntry] = ()) -> None:
         """The turn is recorded. `text` and `log` are what the journal knows of it, if it was begun before."""
         self._started = turn
-        if text:
-            self._say(text)
-        for entry in log:
-            self.enter(entry)
+        # The log first: where a model call was made again, this text is what came of it, and not what became void.
+        self._later.extend(log)
+        self._say(text)
+        self._tell_due()
         self._wake()
 
     def refuse(self, error: RefusedError) -> None:

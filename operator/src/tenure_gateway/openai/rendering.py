@@ -76,9 +76,9 @@ class Rendering:
                     self._item(items.item(event.item))
                 case "attempt":
                     self._void(event.attempt, event.offset)
-                case "suspended":
+                case "suspended" if event.turn is not None:
                     self._close("completed")
-                    self._event("response.incomplete", response=awaiting(self.frame, self._known, list(self._output)))
+                    self._event("response.incomplete", response=awaiting(self.frame, event.turn, self._output))
                 case "resumed":
                     self._resumed += 1
                     self._opening()

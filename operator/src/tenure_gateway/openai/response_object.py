@@ -52,8 +52,8 @@ def begun(frame: Frame, turn: Turn, output: list[Json]) -> Json:
 
 
 def awaiting(frame: Frame, turn: Turn, output: list[Json]) -> Json:
-    """A response that waits for approvals."""
-    return begun(frame, turn, output) | _incomplete("approval_required")
+    """A response that waits for approvals, with its output so far."""
+    return begun(frame, turn, output) | _incomplete("approval_required") | {"usage": _usage(turn)}
 
 
 def response(frame: Frame, turn: Turn) -> Json:
