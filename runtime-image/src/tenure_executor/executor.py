@@ -204,6 +204,7 @@ def _begin() -> None:
     """Runs in the new process before its program."""
     look(allowed=True)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    os.nice(10)  # within the container only: many that are busy do not keep the executor from ending them
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")  # the kernel takes the code before it takes the executor
 

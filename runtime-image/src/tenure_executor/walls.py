@@ -20,10 +20,10 @@ LOAD, EQUAL, AT_LEAST, RETURN = 0x20, 0x15, 0x35, 0x06
 X32 = 0x40000000
 # linux/audit.h; then, from the kernel's tables of system calls: socket and socketpair; ptrace and what reads or takes
 # from another process (process_vm_readv, process_vm_writev, pidfd_getfd); io_uring, which opens sockets by itself; and
-# shmget, semget and msgget, whose objects would outlive the call.
+# shmget, semget, msgget and mq_open, whose objects would outlive the call.
 MACHINES = {
-    "x86_64": (0xC000003E, (41, 53), (101, 310, 311, 438, 425, 426, 427, 29, 64, 68)),
-    "aarch64": (0xC00000B7, (198, 199), (117, 270, 271, 438, 425, 426, 427, 194, 190, 186)),
+    "x86_64": (0xC000003E, (41, 53), (101, 310, 311, 438, 425, 426, 427, 29, 64, 68, 240)),
+    "aarch64": (0xC00000B7, (198, 199), (117, 270, 271, 438, 425, 426, 427, 194, 190, 186, 180)),
 }
 
 libc = ctypes.CDLL(None, use_errno=True)

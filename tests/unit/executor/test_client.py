@@ -121,6 +121,12 @@ async def test_long_output_is_kept_under_the_name_of_its_turn(box: Container) ->
     assert kept.read_text().endswith("\n299999\n")
 
 
+@needs_namespaces
+async def test_as_much_as_may_be_shown_arrives_whole_even_if_it_is_no_text(box: Container) -> None:
+    outcome = await run(box.socket, "head -c 1048576 /dev/zero | tr '\\0' '\\377'")
+    assert outcome == Outcome("\ufffd" * (1 << 20))
+
+
 async def test_a_container_that_is_not_there_is_a_tool_error_and_nothing_was_run(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

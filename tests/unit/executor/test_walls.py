@@ -112,7 +112,7 @@ def test_code_may_use_unix_sockets_of_its_own(box: Container) -> None:
 
 @needs_namespaces
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the numbers are those of x86_64")
-@pytest.mark.parametrize("number", [425, 426, 427, 101, 310, 438, 29], ids=lambda number: f"call-{number}")
+@pytest.mark.parametrize("number", [425, 426, 427, 101, 310, 438, 29, 240], ids=lambda number: f"call-{number}")
 def test_calls_around_the_filter_are_refused(box: Container, number: int) -> None:
     code = f"""
 import ctypes
@@ -185,5 +185,6 @@ for which in ("NPROC", "DATA", "CORE", "FSIZE"):
 
 
 @needs_namespaces
-def test_the_kernel_takes_the_code_before_the_executor(box: Container) -> None:
-    assert box.python("print(open('/proc/self/oom_score_adj').read())").split() == ["1000"]
+def test_memory_and_cpu_that_are_short_go_to_the_executor(box: Container) -> None:
+    code = "import os\nprint(open('/proc/self/oom_score_adj').read(), os.nice(0))"
+    assert box.python(code).split() == ["1000", "10"]
