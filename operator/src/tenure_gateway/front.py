@@ -17,6 +17,7 @@ import pydantic_core
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from tenure_gateway.faults import Fault
 from tenure_gateway.metrics import Metrics
 from tenure_gateway.openai.errors import ApiError, Json
 from tenure_gateway.upload import MAX_FILE
@@ -79,8 +80,12 @@ class Download(Response):
         """Sends the file."""
         async with aclosing(self._chunks):
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            async for data in self._chunks:
-                await send({"type": "http.response.body", "body": data, "more_body": True})
+            try:
+                async for data in self._chunks:
+                    await send({"type": "http.response.body", "body": data, "more_body": True})
+            except Fault as fault:
+                log.warning("a file breaks off: %s", fault)
+                return  # without an end, so the server closes the connection
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 

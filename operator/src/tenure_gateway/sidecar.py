@@ -33,7 +33,8 @@ _READ_SECONDS = 10.0
 _CANCEL_SECONDS = 30.0
 """For the end of a turn that is cancelled: calls of tools that are on the way are settled first."""
 _UNREACHABLE = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
-_BROKEN = (aiohttp.ClientError, TimeoutError, OSError)
+BROKEN = (aiohttp.ClientError, TimeoutError, OSError)
+"""What is raised when a connection breaks."""
 _KEEP_ALIVE = (
     (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
@@ -169,7 +170,7 @@ class Sidecars:
             raise BrokenError(str(error)) from None
         except _UNREACHABLE as error:
             raise UnreachableError(type(error).__name__) from None
-        except _BROKEN as error:
+        except BROKEN as error:
             raise BrokenError(type(error).__name__) from None
 
     async def recorded_turn(self, target: Target, turn: str) -> Turn | None:
@@ -207,7 +208,7 @@ class Sidecars:
                 return response.status, await response.read()
         except _UNREACHABLE as error:
             raise UnreachableError(type(error).__name__) from None
-        except _BROKEN as error:
+        except BROKEN as error:
             raise BrokenError(type(error).__name__) from None
 
     async def open(self, target: Target, path: str) -> aiohttp.ClientResponse:
@@ -217,7 +218,7 @@ class Sidecars:
             return await self._send(target, "GET", path, None, timeout)
         except _UNREACHABLE as error:
             raise UnreachableError(type(error).__name__) from None
-        except _BROKEN as error:
+        except BROKEN as error:
             raise BrokenError(type(error).__name__) from None
 
     def _send(

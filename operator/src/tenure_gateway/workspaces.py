@@ -9,7 +9,7 @@ from tenure_api.wire import File, FileList
 from tenure_gateway.faults import NotReady
 from tenure_gateway.ids import Key
 from tenure_gateway.pods import Pods
-from tenure_gateway.sidecar import BrokenError, Sidecars, Target, checked, refusal
+from tenure_gateway.sidecar import BROKEN, BrokenError, Sidecars, Target, checked, refusal
 from tenure_gateway.upload import Upload
 
 _UPLOAD_SECONDS = 600.0
@@ -63,7 +63,7 @@ class Workspaces:
         await self._pods.read(session, subject, delete)
 
     async def content(self, session: Key, subject: str, path: str) -> AsyncGenerator[bytes, None]:
-        """The bytes of a file; that it is there is known when this returns. Raises a `Fault`."""
+        """The bytes of a file; that it is there is known when this returns. Both raise a `Fault`."""
 
         async def begin(target: Target) -> aiohttp.ClientResponse:
             response = await self._sidecars.open(target, _path(path))
@@ -76,9 +76,12 @@ class Workspaces:
 
 
 async def _bytes(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
-    async with response:
-        async for data in response.content.iter_chunked(_PART):
-            yield data
+    try:
+        async with response:
+            async for data in response.content.iter_chunked(_PART):
+                yield data
+    except BROKEN as error:
+        raise NotReady(f"its pod broke while a file was read ({type(error).__name__})") from None
 
 
 def _path(path: str) -> str:

@@ -212,6 +212,11 @@ async def _files(pod: Pod, method: str, encoded: str, body: bytes, send: Send) -
         del files[path]
         await send({"type": "http.response.start", "status": 204, "headers": []})
         await send({"type": "http.response.body", "body": b""})
+    elif pod.bytes_left:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": files[path][: pod.bytes_left.pop(0)], "more_body": True})
+        await asyncio.sleep(0.01)
+        raise ConnectionResetError
     else:
         await _send(send, 200, files[path])
 

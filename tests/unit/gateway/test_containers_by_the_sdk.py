@@ -152,3 +152,12 @@ async def test_an_upload_waits_for_the_pod(client: AsyncOpenAI, world: World) ->
     world.kill(key)
     world.revive(key)
     assert (await client.containers.files.create(identifier, file=("a", b"x"))).bytes == 1
+
+
+async def test_a_file_that_breaks_off_is_not_taken_for_the_whole(client: AsyncOpenAI, world: World) -> None:
+    identifier = container(world)
+    made = await client.containers.files.create(identifier, file=("a", b"x" * 1000))
+    world.pod(next(iter(world.sessions))).bytes_left = [10]
+    with pytest.raises(openai.APIConnectionError):
+        await client.containers.files.content.retrieve(made.id, container_id=identifier)
+    assert (await client.containers.files.content.retrieve(made.id, container_id=identifier)).content == b"x" * 1000
