@@ -187,4 +187,6 @@ for which in ("NPROC", "DATA", "CORE", "FSIZE"):
 @needs_namespaces
 def test_memory_and_cpu_that_are_short_go_to_the_executor(box: Container) -> None:
     code = "import os\nprint(open('/proc/self/oom_score_adj').read(), os.nice(0))"
-    assert box.python(code).split() == ["1000", "10"]
+    badness, niceness = map(int, box.python(code).split())
+    assert badness == 1000
+    assert niceness >= 10
