@@ -160,10 +160,12 @@ print("done")
 def test_code_cannot_queue_itself_at_the_executor(box: Container) -> None:
     code = f"""
 import json, socket
-client = socket.socket(socket.AF_UNIX)
-client.connect({str(box.socket)!r})
+client, keeper = socket.socket(socket.AF_UNIX), socket.socket(socket.AF_UNIX)
+for one in (client, keeper):
+    one.connect({str(box.socket)!r})
 request = {{"language": "shell", "code": "touch outlived", "timeout": 9, "keep": "kept"}}
 client.sendall(json.dumps(request).encode() + b"\\n")
+socket.send_fds(keeper, [b"x"], [client.fileno()])  # on its way, the client's end is open without any process
 print("queued")
 """
     assert box.python(code) == "queued\n"
