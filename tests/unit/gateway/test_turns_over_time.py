@@ -115,12 +115,12 @@ async def test_a_stream_is_resumed_for_a_response_that_is_there_only(client: Asy
         await client.responses.retrieve(done.id, include=["reasoning.encrypted_content"])
 
 
-async def bytes_of(world: World, response: str, after: int | None = None) -> bytes:
-    """A stream, as it is on the wire."""
+async def bytes_of(world: World, response: str, after: int | None = None, url: str | None = None) -> bytes:
+    """A stream, as it is on the wire, of the gateway at `url`."""
     query = f"?stream=true{'' if after is None else f'&starting_after={after}'}"
     async with http() as web:
         answer = await web.get(
-            f"{world.url}/v1/responses/{response}{query}", headers={"authorization": f"Bearer {world.alice}"}
+            f"{url or world.url}/v1/responses/{response}{query}", headers={"authorization": f"Bearer {world.alice}"}
         )
     return answer.content
 
@@ -190,13 +190,35 @@ async def test_a_live_stream_survives_the_death_of_its_pod_and_void_text(client:
     ]
 
 
-async def test_another_replica_shows_the_same_stream(client: AsyncOpenAI, world: World) -> None:
-    key = telling(world)
-    pod = world.pod(key)
+async def test_another_replica_shows_the_same_and_goes_on_where_the_first_one_stopped(
+    client: AsyncOpenAI, world: World
+) -> None:
+    pod = world.pod(telling(world))
     pod.gate = asyncio.Event()
     begun = await client.responses.create(conversation="shop/mine", input="x", background=True)
-    reading = [asyncio.create_task(bytes_of(world, begun.id)) for _ in range(3)]
-    await until(lambda: len(pod.subjects) >= 4)
-    pod.gate.set()
-    streams = {await task for task in reading} | {await bytes_of(world, begun.id)}
-    assert len(streams) == 1
+    async with world.replica() as other:
+        reading = [asyncio.create_task(bytes_of(world, begun.id, url=url)) for url in (None, other, other)]
+        await until(lambda: len(pod.subjects) >= 4)
+        pod.gate.set()
+        streams = {await task for task in reading} | {await bytes_of(world, begun.id)}
+        assert len(streams) == 1
+        uncut = streams.pop()
+        head = uncut[: uncut.rfind(b"\n\n", 0, len(uncut) // 2) + 2]
+        assert head + await bytes_of(world, begun.id, last_number(head), url=other) == uncut
+
+
+async def test_two_replicas_see_the_same_while_nobody_decides_and_the_pod_is_gone(
+    client: AsyncOpenAI, world: World
+) -> None:
+    world.speech = lambda _: [Used("buy", ask=True), "Bought."]
+    key = world.session("mine")
+    waiting = await client.responses.create(conversation="shop/mine", input="x")
+    world.kill(key)
+    world.cluster.starting(key)
+    async with world.replica() as other:
+        reading = [asyncio.create_task(bytes_of(world, waiting.id, url=url)) for url in (None, other)]
+        await asyncio.sleep(0.05)
+        world.revive(key)
+        first, second = [await task for task in reading]
+    assert first == second
+    assert b"approval_required" in first

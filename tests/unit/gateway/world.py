@@ -1,7 +1,8 @@
 """A gateway in its surroundings, and short words for what tests do there."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
@@ -10,11 +11,12 @@ import httpx2
 from openai import AsyncOpenAI
 
 from tenure_gateway.api_client import SESSIONS
-from tenure_gateway.gateway import Gateway
+from tenure_gateway.gateway import Gateway, assemble
 from tenure_gateway.ids import Key
+from tenure_gateway.settings import Settings
 from unit.gateway.courses import Deed
-from unit.gateway.doubles import Object, StandInCluster
-from unit.gateway.sidecars import Pod, StandInSidecars, Volume
+from unit.gateway.doubles import Object, StandInCluster, listening
+from unit.gateway.sidecars import SIGNING_KEY, Pod, StandInSidecars, Volume
 
 AGENT = Key("shop", "helper")
 
@@ -62,6 +64,16 @@ class World:
         await self.gateway.sessions.settle()
         assert self._following is not None
         self._following.cancel()
+
+    @asynccontextmanager
+    async def replica(self) -> AsyncIterator[str]:
+        """The address of another gateway, which shares nothing with the first but the cluster."""
+        async with self.sidecars.client() as http:
+            gateway = assemble(Settings(hold_seconds=5), SIGNING_KEY, self.cluster, http)
+            following = asyncio.create_task(gateway.follow())
+            async with listening(gateway.front) as port:
+                yield f"http://127.0.0.1:{port}"
+            following.cancel()
 
     def client(self, token: str, retries: int = 0) -> AsyncOpenAI:
         """The official client."""
