@@ -1,10 +1,12 @@
-"""An agent loop of your own: it writes a draft and shortens what is long, with Python's standard library alone.
+"""An agent loop of your own: it writes a draft, with tools if it has any, and shortens what is long.
+
+It needs Python's standard library alone.
 
 Tenure asks of an image that it serve OpenAI Chat Completions on port 8000 and call its model with OPENAI_API_KEY at
 OPENAI_BASE_URL. Each request carries the instructions and the whole conversation, so the loop keeps nothing itself.
-Its model calls are recorded: if the pod dies during a turn, the turn is run again, and calls that have been answered
-are answered from the record. For that, the same request must lead to the same calls in the same order: no clock, no
-chance, no state of its own.
+The functions that the model may call are in `tools`; the sidecar makes the calls. All calls of models and tools are
+recorded: if the pod dies during a turn, the turn is run again, and calls that have been answered are answered from the
+record. For that, the same request must lead to the same calls: no clock, no chance, no state of its own.
 """
 
 import hmac
@@ -14,12 +16,13 @@ import signal
 import sys
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 from http.client import HTTPResponse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-MODEL = os.environ["OPENAI_BASE_URL"].rstrip("/") + "/chat/completions"
+SIDECAR = os.environ["OPENAI_BASE_URL"].rstrip("/")
 KEY = os.environ["OPENAI_API_KEY"]
 
 LONG = 40
@@ -27,29 +30,48 @@ LONG = 40
 SHORTEN = "Say that again in fewer words."
 
 
-def call_model(request: dict[str, Any]) -> HTTPResponse:
-    """One model call, its answer still unread. Raises `HTTPError` with what the model said if it refused."""
+Json = dict[str, Any]
+
+
+def post(path: str, body: Json) -> HTTPResponse:
+    """One call of the sidecar, its answer still unread. Raises `HTTPError` with what it said if it refused."""
     headers = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
-    call = urllib.request.Request(MODEL, json.dumps(request).encode(), headers)  # noqa: S310 - the sidecar, by http
+    call = urllib.request.Request(SIDECAR + path, json.dumps(body).encode(), headers)  # noqa: S310 - by http
     answering: HTTPResponse = urllib.request.urlopen(call)  # noqa: S310
     return answering
 
 
-def draft(request: dict[str, Any]) -> dict[str, Any]:
-    """The first call, not streamed: a whole chat completion."""
+def call_tool(call: Json) -> Json:
+    """Makes a call that the model has asked for; returns the message with its result. That it failed is one, too."""
+    asked = {"callId": call["id"], "name": call["function"]["name"], "arguments": call["function"]["arguments"]}
+    with post("/tools/call", asked) as answering:
+        return {"role": "tool", "tool_call_id": call["id"], "content": json.load(answering)["output"]}
+
+
+def draft(request: Json) -> tuple[list[Json], Json]:
+    """Asks the model, not streamed, until it asks for no more tools; returns all messages, and the last completion."""
     asked = {name: value for name, value in request.items() if name not in ("stream", "stream_options")}
-    with call_model(asked) as answering:
-        completion: dict[str, Any] = json.load(answering)
-        return completion
+    messages = list(request["messages"])
+    while True:
+        with post("/chat/completions", {**asked, "messages": messages}) as answering:
+            completion: Json = json.load(answering)
+        message = completion["choices"][0]["message"]
+        calls = message.get("tool_calls")
+        if not calls:
+            return messages, completion
+        with ThreadPoolExecutor(len(calls)) as threads:
+            results = threads.map(call_tool, calls)
+        messages += [{"role": "assistant", "content": message.get("content"), "tool_calls": calls}, *results]
 
 
-def shorten(request: dict[str, Any], text: str) -> HTTPResponse:
-    """The second call, if there is one; streamed if the request says so."""
+def shorten(request: Json, messages: list[Json], text: str) -> HTTPResponse:
+    """One more model call; streamed if the request says so. It needs no tools."""
     revision = [{"role": "assistant", "content": text}, {"role": "user", "content": SHORTEN}]
-    return call_model({**request, "messages": [*request["messages"], *revision]})
+    asked = {name: value for name, value in request.items() if name not in ("tools", "parallel_tool_calls")}
+    return post("/chat/completions", {**asked, "messages": [*messages, *revision]})
 
 
-def as_stream(completion: dict[str, Any]) -> bytes:
+def as_stream(completion: Json) -> bytes:
     """A whole chat completion as the events of a streamed one."""
     (choice,) = completion["choices"]
     chunk = {
@@ -78,13 +100,15 @@ class Handler(BaseHTTPRequestHandler):
                 self.answer(json.loads(body))
             except urllib.error.HTTPError as error:
                 self.reply(error.code, error.read())
+            except OSError:
+                self.close_connection = True  # the sidecar has ended this run, and begins it again when it can go on
 
-    def answer(self, request: dict[str, Any]) -> None:
+    def answer(self, request: Json) -> None:
         """The loop itself."""
-        completion = draft(request)
-        text = completion["choices"][0]["message"]["content"]
+        messages, completion = draft(request)
+        text = completion["choices"][0]["message"]["content"] or ""
         if len(text.split()) >= LONG:
-            with shorten(request, text) as answering:
+            with shorten(request, messages, text) as answering:
                 self.pass_on(answering)
         elif request.get("stream"):
             self.reply(200, as_stream(completion), "text/event-stream")
