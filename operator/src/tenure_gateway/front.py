@@ -6,6 +6,7 @@ When the client goes away, the work for it is cancelled. What nobody expected be
 """
 
 import asyncio
+import contextlib
 import logging
 import re
 import secrets
@@ -123,8 +124,8 @@ class _Exchange:
     async def run_uploading(self, app: ASGIApp, scope: Scope, seconds: float, most: int) -> None:
         """Has the application answer, which reads the body itself: each bit within `seconds`.
 
-        Where it answers before it has read all, up to `most` bytes of the rest are read first: a client that is still
-        sending when the connection is closed sees it break and never the answer.
+        Where it answers before it has read all, the rest is read first, up to `most` bytes and for so long: a client
+        that is still sending when the connection is closed sees it break and never the answer.
         """
         more, size = True, 0
 
@@ -144,8 +145,11 @@ class _Exchange:
             return message
 
         async def send(message: Message) -> None:
-            while message["type"] == "http.response.start" and more and size <= most:
-                await receive()
+            if message["type"] == "http.response.start":
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(seconds):
+                        while more and size <= most:
+                            await receive()
             await self.send(message)
 
         await app(scope, receive, send)
@@ -210,7 +214,7 @@ class Front:
         self._metrics.in_flight.inc()
         try:
             if scope["method"] == "POST" and _UPLOADS.fullmatch(scope["path"]):
-                await exchange.run_uploading(self._app, scope, self._receive_seconds, _THROWN_AWAY * MAX_FILE)
+                await exchange.run_uploading(self._app, scope, self._receive_seconds, 2 * MAX_FILE)
             else:
                 await exchange.run(self._app, scope, await self._body(scope, receive))
         except _DisconnectedError:

@@ -7,7 +7,7 @@
 | `TENURE_AUDIENCE` | `tenure` | audience that callers' tokens must be issued for |
 | `TENURE_SIGNING_KEY_FILE` | `/var/run/tenure/signing/gateway.key` | Ed25519 private key (PEM) |
 | `TENURE_MAX_BODY_BYTES` | `1048576` | longest request body; beyond it 413 |
-| `TENURE_RECEIVE_TIMEOUT_SECONDS` | `30` | within which head and body of a request must come |
+| `TENURE_RECEIVE_TIMEOUT_SECONDS` | `30` | within which head and body of a request must come; of a file, each bit |
 | `TENURE_HOLD_SECONDS` | `120` | how long a request waits for a session's pod, all in all |
 | `TENURE_TURN_TIMEOUT_SECONDS` | `3600` | how long a request follows one turn |
 | `TENURE_RESPONSE_RETENTION_SECONDS` | `2592000` | life of a session made by a lone response: 30 days |

@@ -1,6 +1,8 @@
 """A session's workspace is a container to the official client."""
 
+import asyncio
 import io
+from collections.abc import AsyncIterator
 
 import httpx2
 import openai
@@ -143,6 +145,21 @@ async def test_what_is_no_form_with_a_file_is_refused(world: World, content: byt
     identifier = container(world)
     answer = await upload(world, identifier, content=content, headers={"content-type": kind})
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, code)
+    assert world.volumes[next(iter(world.sessions))].files == {}
+
+
+@pytest.mark.parametrize("world", [{"receive_timeout_seconds": 0.05}], indirect=True)
+async def test_a_file_that_does_not_come_is_not_waited_for(world: World) -> None:
+    identifier = container(world)
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b'--b\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\nhalf'
+        await asyncio.sleep(0.3)
+
+    answer = await upload(
+        world, identifier, content=pieces(), headers={"content-type": "multipart/form-data; boundary=b"}
+    )
+    assert (answer.status_code, answer.json()["error"]["code"]) == (408, "request_timeout")
     assert world.volumes[next(iter(world.sessions))].files == {}
 
 
