@@ -55,8 +55,12 @@ class Kill:
 
     @property
     def drop(self) -> bool:
-        """Whether the tool drops the call that waits there: only one whose sender is dead, before its effect."""
-        return self.lost and self.moment is Moment.BEFORE_EFFECT and self.victim is not Victim.RUNTIME
+        """Whether the tool drops the call that waits there: only one whose sender is dead, before its effect.
+
+        The sender of what waits for `ask` is the other agent, which lives.
+        """
+        dead = self.victim is not Victim.RUNTIME and self.call != "ask"
+        return self.lost and dead and self.moment is Moment.BEFORE_EFFECT
 
     @property
     def round(self) -> int:
