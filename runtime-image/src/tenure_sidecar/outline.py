@@ -58,9 +58,7 @@ def items(turn: str, first: int, text: str, log: Iterable[LogEntry], at: float) 
     def message() -> None:
         nonlocal said
         if said:
-            suffix = f"_{attempt}" if attempt else ""
-            name = f"msg_{turn}_{first + len(found)}{suffix}"
-            found.append(Item(id=name, turn=turn, role=Role.ASSISTANT, text=said, created_at=moment(at)))
+            found.append(message_item(turn, first + len(found), attempt, said, at))
             said = ""
 
     for piece in pieces(text, log):
@@ -83,9 +81,10 @@ def unknown_in(turn: str, log: Sequence[LogEntry]) -> UnknownOutcome | None:
     return None
 
 
-def message_item(turn: str, number: int, text: str, at: float) -> Item:
-    """A message of the assistant."""
-    return Item(id=f"msg_{turn}_{number}", turn=turn, role=Role.ASSISTANT, text=text, created_at=moment(at))
+def message_item(turn: str, number: int, attempt: int, text: str, at: float) -> Item:
+    """A message of the assistant; `wire.Item` says how its id is made."""
+    name = f"msg_{turn}_{number}" + (f"_{attempt}" if attempt else "")
+    return Item(id=name, turn=turn, role=Role.ASSISTANT, text=text, created_at=moment(at))
 
 
 def with_files(request: TurnRequest) -> list[Message]:

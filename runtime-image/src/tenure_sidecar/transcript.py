@@ -84,7 +84,8 @@ class RecordedTurn:
         found = outline.items(self.turn, first, self.end.text, self.end.log, self.ended_at)
         if found or not self.completed:
             return found
-        return [outline.message_item(self.turn, first, "", self.ended_at)]
+        attempts = sum(entry.attempt is not None for entry in self.end.log)
+        return [outline.message_item(self.turn, first, attempts, "", self.ended_at)]
 
     def begun(self) -> Turn:
         """As the gateway was told of it when it began."""
