@@ -9,8 +9,10 @@ import pytest
 import yaml
 
 from harness.documents import agents_of_documents
+from harness.effects import Effects
 from harness.kube import Manifest, eventually, is_ready
-from harness.model import ScriptedModel
+from harness.manifests import http_tool
+from harness.model import ScriptedModel, call, program
 from harness.tenure import ROOT, Installed, Place
 
 EXAMPLES = sorted(path for path in (ROOT / "examples").rglob("*.yaml"))
@@ -83,3 +85,17 @@ def test_a_users_own_image_stands_in_for_the_built_in_loop(place: Place, model: 
     assert "w40" not in shortened.output_text  # what the image's second model call makes of it
     items = [item for item in client.conversations.items.list(conversation, order="asc") if item.type == "message"]
     assert [item.role for item in items] == ["user", "assistant"] * 2
+
+
+def test_a_users_own_image_calls_tools_through_the_sidecar(
+    place: Place, model: ScriptedModel, http_api: Effects
+) -> None:
+    tools = [http_tool("book", "/orders", "POST", replay="IdempotencyKey")]
+    name = place.agent("buyer", runtime={"image": "tenure/custom-agent:dev"}, tools=tools)
+    tag = f"{place.name}-own-tools"
+    orders = [call("book", {"item": item, "tag": tag}) for item in ("tea", "cake")]
+    asked = program(orders, final="Ordered {0.0} and {0.1}", tag=tag)
+    answer = place.client().responses.create(model=name, input=asked)
+    assert '"tea"' in answer.output_text
+    assert '"cake"' in answer.output_text
+    assert (http_api.count(tag).effects, model.calls(tag), model.refused(tag)) == (2, 2, 0)
