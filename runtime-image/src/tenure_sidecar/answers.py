@@ -24,17 +24,32 @@ NOTHING = Said("", ())
 
 
 def said(body: str) -> Said:
-    """What an answer says, given as the JSON of a chat completion or of a response; nothing if it is neither."""
+    """What an answer says, given as the JSON of a chat completion or of a response; nothing if it is neither.
+
+    Of calls with one id the later ones have `_` appended, as the built-in agent does it.
+    """
     try:
         answer = decode(body.encode())
     except ValueError:
         return NOTHING
     match answer:
         case {"choices": [{"message": dict(message)}, *_]}:
-            return _of_message(message)
+            return _told_apart(_of_message(message))
         case {"output": list(items)}:
-            return _of_items([item for item in items if isinstance(item, dict)])
+            return _told_apart(_of_items([item for item in items if isinstance(item, dict)]))
     return NOTHING
+
+
+def _told_apart(said: Said) -> Said:
+    taken: set[str] = set()
+    calls = []
+    for call in said.calls:
+        call_id = call.call_id
+        while call_id in taken:
+            call_id += "_"
+        taken.add(call_id)
+        calls.append(call._replace(call_id=call_id))
+    return Said(said.text, tuple(calls))
 
 
 def _of_message(message: dict[str, Any]) -> Said:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tenure_api.configuration import ModelTarget
 from tenure_api.wire import Usage
 from tenure_sidecar.errors import GarbageError
-from tenure_sidecar.proxy.chat import ChatCompletions
+from tenure_sidecar.proxy.chat import ChatAssembler, ChatCompletions
 from tenure_sidecar.proxy.dialect import Dialect, Json, Progress, StreamError
 from tenure_sidecar.proxy.responses import Responses
 from tenure_sidecar.sse import Event
@@ -249,3 +249,18 @@ def test_what_is_a_whole_answer() -> None:
     for nothing in nothings:
         assert not CHAT.is_answer(nothing)
         assert not RESPONSES.is_answer(nothing)
+
+
+@pytest.mark.parametrize("index", [{}, {"index": 0}, {"index": None}])
+def test_parallel_calls_without_an_index_of_their_own_are_told_apart_by_their_ids(index: Json) -> None:
+    assembler = ChatAssembler(usage_wanted=False)
+    for name in ("a", "b"):
+        part = {**index, "id": name, "function": {"name": "f", "arguments": name}}
+        choice: Json = {"index": 0, "delta": {"tool_calls": [part]}}
+        assembler.feed(Event(b"", json.dumps({"choices": [choice]}).encode()))
+    choice = {"index": 0, "delta": {}, "finish_reason": "tool_calls"}
+    assembler.feed(Event(b"", json.dumps({"choices": [choice]}).encode()))
+    answer = assembler.answer()
+    assert answer is not None
+    calls = answer["choices"][0]["message"]["tool_calls"]
+    assert [(call["id"], call["function"]["arguments"]) for call in calls] == [("a", "a"), ("b", "b")]

@@ -17,7 +17,7 @@ class ChatAssembler:
     """Puts a chat completion together from its chunks.
 
     Text fields of a delta are joined, whatever their names, since vendors add their own (`reasoning_content`); tool
-    calls are joined by index.
+    calls are joined by index, see `_Calls`.
     """
 
     def __init__(self, usage_wanted: bool) -> None:
@@ -25,7 +25,7 @@ class ChatAssembler:
         self._frame: Json = {}
         self._choices: dict[int, Json] = {}
         self._messages: dict[int, dict[str, Any]] = {}
-        self._calls: dict[int, dict[int, Json]] = {}
+        self._calls: dict[int, _Calls] = {}
         self._usage: Json | None = None
         self._begun = False
 
@@ -55,8 +55,7 @@ class ChatAssembler:
         for index in sorted(self._choices):
             message = {key: "".join(v) if isinstance(v, list) else v for key, v in self._messages[index].items()}
             if index in self._calls:
-                calls = self._calls[index]
-                message["tool_calls"] = [_joined(calls[place]) for place in sorted(calls)]
+                message["tool_calls"] = self._calls[index].joined()
             choices.append({**self._choices[index], "message": {"role": "assistant", "content": None, **message}})
         answer = {"object": "chat.completion", **self._frame, "choices": choices}
         return answer if self._usage is None else {**answer, "usage": self._usage}
@@ -87,7 +86,7 @@ class ChatAssembler:
                 continue
             self._begun = self._begun or bool(value)
             if key == "tool_calls":
-                _take_calls(self._calls.setdefault(index, {}), value)
+                self._calls.setdefault(index, _Calls()).take(value)
             elif isinstance(value, str):
                 known = message.setdefault(key, [])
                 if isinstance(known, list):
@@ -96,19 +95,45 @@ class ChatAssembler:
                 message[key] = value
 
 
-def _take_calls(calls: dict[int, Json], deltas: object) -> None:
-    if not isinstance(deltas, list):
-        raise GarbageError("the tool calls of the stream are not a list")
-    for delta in deltas:
-        if not isinstance(delta, dict) or not isinstance(delta.get("index", 0), int):
-            raise GarbageError("a tool call of the stream is not an object")
-        call = calls.setdefault(delta.get("index", 0), {"function": {"name": [], "arguments": []}})
-        call |= {key: value for key, value in delta.items() if key not in ("index", "function") and value is not None}
-        function = delta.get("function")
-        if isinstance(function, dict):
-            for key in ("name", "arguments"):
-                if isinstance(function.get(key), str):
-                    call["function"][key].append(function[key])
+class _Calls:
+    """The tool calls of one message, put together from their parts.
+
+    `index` says which call a part belongs to. Some endpoints leave it out, or send 0 with every call: then a new id
+    begins a new call. The built-in agent reads them in the same way, so that a replayed answer says what the live one
+    said.
+    """
+
+    def __init__(self) -> None:
+        self._calls: dict[int, Json] = {}
+        self._last: Json | None = None
+
+    def take(self, deltas: object) -> None:
+        """Take a list of parts. Raises `GarbageError`."""
+        if not isinstance(deltas, list) or not all(isinstance(delta, dict) for delta in deltas):
+            raise GarbageError("the tool calls of the stream are not a list of objects")
+        for delta in deltas:
+            call = self._call_of(delta)
+            more = {k: v for k, v in delta.items() if k not in ("index", "function", "id") and v is not None}
+            call |= more | ({"id": delta["id"]} if delta.get("id") else {})
+            function = delta.get("function")
+            if isinstance(function, dict):
+                for key in ("name", "arguments"):
+                    if isinstance(function.get(key), str):
+                        call["function"][key].append(function[key])
+
+    def joined(self) -> list[Json]:
+        """The calls in their order."""
+        return [_joined(self._calls[place]) for place in sorted(self._calls)]
+
+    def _call_of(self, delta: Json) -> Json:
+        place = delta.get("index")
+        call = self._calls.get(place) if isinstance(place, int) else self._last
+        if call is None or (delta.get("id") and call.get("id") and delta["id"] != call["id"]):
+            free = max(self._calls, default=-1) + 1
+            call = {"function": {"name": [], "arguments": []}}
+            self._calls[place if isinstance(place, int) and place not in self._calls else free] = call
+        self._last = call
+        return call
 
 
 def _joined(call: Json) -> Json:
