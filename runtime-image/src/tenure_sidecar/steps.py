@@ -228,6 +228,11 @@ class Steps:
         return self.last.cut_turns if self.last is not None else 0
 
     @property
+    def settled_count(self) -> int:
+        """How many steps have a result."""
+        return sum(step.result is not None for step in self._all())
+
+    @property
     def length(self) -> int:
         """Characters that the settled model calls have said."""
         return sum(len(step.said.text) for step in self.models.values())

@@ -20,7 +20,6 @@ from tenure_sidecar.journal.pen import Pen
 from tenure_sidecar.journal.records import (
     ApprovalAsked,
     LogEntry,
-    ModelResult,
     ToolResult,
     TurnEnd,
     TurnResumed,
@@ -84,17 +83,19 @@ class Open:
     idle_since: float = 0.0
     """Start of the suspension that goes on, and 0 while none does."""
     idle: float = 0.0
-    """Seconds of suspensions that are over."""
+    """Seconds that it waited or nobody ran it, as far as they are over."""
+    last_at: float = 0.0
+    """Time of the last record, in seconds since the epoch, that an earlier process wrote."""
+    settled: int = 0
+    """How many of its steps were settled when it was last run again."""
 
     def apply(self, record: Record) -> None:
         """Bring it forward by a record of the turn."""
         at, number, turn = record.at / 1e6, record.step, self.turn.turn
         self.steps.apply(record)
         match record.kind:
-            case ModelResult.kind | ToolResult.kind:
-                self.fruitless = 0
-                if record.kind == ToolResult.kind:
-                    self.log.append(settled_entry(turn, self.steps.tools[number], at))
+            case ToolResult.kind:
+                self.log.append(settled_entry(turn, self.steps.tools[number], at))
             case ApprovalAsked.kind:
                 self.log.append(asked_entry(turn, self.steps.tools[number], at))
             case TurnRun.kind:
@@ -103,10 +104,16 @@ class Open:
                 self.suspended(TurnSuspended.model_validate_json(record.payload), number, at)
             case TurnResumed.kind:
                 self.resumed(number, at)
+        self.last_at = at
 
     def ran(self, run: TurnRun, number: int, at: float) -> LogEntry | None:
         """It was run again; the entry of the log that says so, if any."""
-        self.runs, self.fruitless = number, self.fruitless + 1
+        progress = self.steps.settled_count > self.settled
+        self.runs, self.settled = number, self.steps.settled_count
+        self.fruitless = 1 if progress else self.fruitless + 1
+        if self.last_at:
+            self.idle += max(0.0, at - self.last_at)
+            self.last_at = 0.0
         if run.void_from is None:
             return None
         self.attempts += 1
@@ -137,7 +144,7 @@ class Open:
         return self.suspensions > self.resumptions
 
     def seconds_left(self, limits: Limits, now: float) -> float:
-        """How long it may still run; what it waits does not count."""
+        """How long it may still run; what it waits, and what no pod was there for, does not count."""
         return limits.max_duration_seconds - (now - self.turn.started_at - self.idle)
 
 
@@ -340,7 +347,8 @@ class Workflow:
             self._calls.changed.clear()
             await _first(min(seconds, _LOOK_SECONDS), self._calls.changed.wait(), self._cancelled.wait())
         self.interruptible.clear()
-        number = self._open.suspensions
+        self._inherited = False
+        number, self._open.last_at = self._open.suspensions, 0.0
         record = await self._pen.write(self.turn, number, TurnResumed())
         self._tell(self._open.resumed(number, record.at / 1e6))
 

@@ -369,3 +369,14 @@ async def test_no_matter_when_the_process_dies_the_turn_completes_once(world: Wo
     events = await world.send(request)
     assert events[-1]["turn"]["status"] == "completed"
     assert await world.texts() == ["count", "one two three"]
+
+
+async def test_an_agent_that_gets_further_each_time_is_run_again_as_often_as_it_takes(world: World) -> None:
+    steps = MOST_RERUNS + 4
+    world.container.stream = False
+    world.model.now(answers(200, whole("one step")))
+    world.container.asks = [{"n": n} for n in range(steps)]
+    world.container.die_after_asks = list(range(1, steps))
+    events = await world.turn()
+    assert events[-1]["turn"]["status"] == "completed"
+    assert len(world.model.requests) == steps

@@ -129,6 +129,8 @@ class Agent:
         """What it asks the model, one after the other, beyond the messages that it was given."""
         self.stream = True
         self.cut_turns = 0
+        self.die_after_asks: list[int] = []
+        """Of the next runs: after how many of its asks it dies."""
         self.die_after: list[int] = []
         """Of the next runs: after how many parts of the last answer it dies."""
 
@@ -141,8 +143,11 @@ class Agent:
         die_after = self.die_after.pop(0) if self.die_after else None
         base = f"http://127.0.0.1:{self.proxy_port}/v1"
         async with httpx.AsyncClient(base_url=base, timeout=20, verify=False, trust_env=False) as client:
-            for ask in self.asks[:-1]:
+            most = self.die_after_asks.pop(0) if self.die_after_asks else len(self.asks)
+            for ask in self.asks[:-1][:most]:
                 await self.post(client, {**request, **ask, "stream": False})
+            if most < len(self.asks):
+                raise SystemError("the agent dies")
             await self.relay(client, {**request, **self.asks[-1], "stream": self.stream}, send, die_after)
 
     async def post(self, client: httpx.AsyncClient, body: Json) -> httpx.Response:
