@@ -147,6 +147,7 @@ class Agent:
             for ask in self.asks[:-1][:most]:
                 await self.post(client, {**request, **ask, "stream": False})
             if most < len(self.asks):
+                await asgi.begin(send, 200, asgi.SSE)
                 raise SystemError("the agent dies")
             await self.relay(client, {**request, **self.asks[-1], "stream": self.stream}, send, die_after)
 
