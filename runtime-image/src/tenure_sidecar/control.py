@@ -19,8 +19,8 @@ from tenure_sidecar import asgi
 from tenure_sidecar.asgi import Receive, Scope, Send
 from tenure_sidecar.config import parsed
 from tenure_sidecar.errors import JournalError, RefusedError
-from tenure_sidecar.live import Live
 from tenure_sidecar.session import Session
+from tenure_sidecar.turn.live import Live
 from tenure_sidecar.workspace.door import FileDoor
 
 TURN_LIMIT = 48 * 1024 * 1024

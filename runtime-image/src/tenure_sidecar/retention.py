@@ -10,7 +10,7 @@ from tenure_sidecar.errors import JournalError
 from tenure_sidecar.journal.erasure import Erased
 from tenure_sidecar.journal.store import Journal
 from tenure_sidecar.metrics import Metrics
-from tenure_sidecar.transcript import RecordedTurn, Transcript
+from tenure_sidecar.turn.transcript import RecordedTurn, Transcript
 
 log = logging.getLogger(__name__)
 

@@ -22,14 +22,14 @@ from tenure_sidecar.metrics import Metrics
 from tenure_sidecar.model_health import HealthOfModel, Prober
 from tenure_sidecar.proxy.credentials import Credentials
 from tenure_sidecar.retention import Sweeper
-from tenure_sidecar.runtime_client import RuntimeClient
 from tenure_sidecar.settings import AGENT_GROUP, Settings
-from tenure_sidecar.steps import Steps
 from tenure_sidecar.tools.results import shown
 from tenure_sidecar.tools.tool import Toolbox
-from tenure_sidecar.transcript import Transcript
-from tenure_sidecar.turns import Surroundings, Turns
-from tenure_sidecar.workflow import Open, Pace, Underway
+from tenure_sidecar.turn.engine import Surroundings, Turns
+from tenure_sidecar.turn.runtime_client import RuntimeClient
+from tenure_sidecar.turn.steps import Steps
+from tenure_sidecar.turn.transcript import Transcript
+from tenure_sidecar.turn.workflow import Open, Pace, Underway
 from tenure_sidecar.workspace.ballast import Ballast
 from tenure_sidecar.workspace.door import receive_files
 from tenure_sidecar.workspace.files import Files

@@ -12,9 +12,9 @@ from tenure_gateway.events import decode
 from tenure_gateway.ids import Key
 from tenure_gateway.openai.rendering import Rendering
 from tenure_gateway.openai.response_object import Frame
-from tenure_sidecar import outline
 from tenure_sidecar.journal.records import LogEntry
-from tenure_sidecar.live import Live, ended
+from tenure_sidecar.turn import outline
+from tenure_sidecar.turn.live import Live, ended
 
 TURN = "ab" * 16
 REQUEST = TurnRequest.model_validate({"turn": TURN, "input": [{"role": "user", "text": "x"}]})
@@ -59,7 +59,8 @@ async def live_turn(deeds: list[str | tuple[str]], join: int) -> tuple[list[list
             live.enter(LogEntry(offset=place, at=at, step=n, call=call))
         else:
             live.text(deed)
-    output = outline.items(TURN, 1, live.answer, live.log, 1.0) or [outline.message_item(TURN, 1, "", 1.0)]
+    attempts = sum(entry.attempt is not None for entry in live.log)
+    output = outline.items(TURN, 1, live.answer, live.log, 1.0) or [outline.message_item(TURN, 1, attempts, "", 1.0)]
     turn = BEGUN.model_copy(update={"status": TurnStatus.COMPLETED, "output": output})
     outlined = live.answer, live.log
     live.end(turn)

@@ -237,6 +237,17 @@ async def test_a_silent_sidecar_is_no_bug_and_is_asked_again(bench: Bench) -> No
     assert bench.status(SESSIONS, "chat")["turns"] == 3
 
 
+async def test_a_sidecar_that_was_started_again_in_its_pod_is_visited_again(bench: Bench) -> None:
+    made = await bench.running()
+    ended = [{"name": "sidecar", "started": False, "state": {"terminated": {"exitCode": 137}}}]
+    bench.kubelet(ready=False, initContainerStatuses=ended)
+    await bench.advance(30)
+    bench.kubelet()
+    bench.sidecars.say(made["metadata"]["uid"], turns=3)
+    await bench.advance(60)
+    assert bench.status(SESSIONS, "chat")["turns"] == 3
+
+
 async def test_what_the_api_server_refuses_is_told_in_its_words(bench: Bench) -> None:
     def full(verb: str, kind: Kind, _name: str) -> None:
         if (verb, kind) == ("create", PODS):

@@ -21,8 +21,8 @@ from tenure_api.wire import (
 )
 from tenure_sidecar.clock import moment
 from tenure_sidecar.journal.records import LogEntry, Round, RoundCall
-from tenure_sidecar.live import Live
-from tenure_sidecar.outline import context, items, pieces
+from tenure_sidecar.turn.live import Live
+from tenure_sidecar.turn.outline import context, items, pieces
 from unit.sidecar.support import a_turn
 
 TURN = "0" * 32

@@ -14,7 +14,7 @@ from tenure_sidecar.journal.records import TurnEnd, TurnStart
 from tenure_sidecar.journal.store import Journal
 from tenure_sidecar.metrics import Metrics
 from tenure_sidecar.retention import Sweeper, due
-from tenure_sidecar.transcript import RecordedTurn, Transcript
+from tenure_sidecar.turn.transcript import RecordedTurn, Transcript
 from unit.sidecar.support import NOON, HandClock, a_policy, a_turn, open_journal, until
 
 

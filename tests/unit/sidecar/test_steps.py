@@ -13,7 +13,7 @@ from tenure_api.wire import CallOutcome, ToolCall, Usage
 from tenure_sidecar.errors import RefusedError
 from tenure_sidecar.journal.records import AskedCall, Entry, ModelIntent, ModelResult, ToolIntent, ToolResult
 from tenure_sidecar.journal.store import Record
-from tenure_sidecar.steps import ModelStep, Steps, ToolStep
+from tenure_sidecar.turn.steps import ModelStep, Steps, ToolStep
 
 TURN = "0" * 32
 

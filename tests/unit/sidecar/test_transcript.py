@@ -10,7 +10,7 @@ from tenure_api.wire import Failure, TurnRequest, TurnStatus
 from tenure_sidecar.errors import RefusedError
 from tenure_sidecar.journal.records import Entry, TurnEnd, TurnStart
 from tenure_sidecar.journal.store import Record
-from tenure_sidecar.transcript import Transcript
+from tenure_sidecar.turn.transcript import Transcript
 from unit.sidecar.support import NOON, a_turn
 
 

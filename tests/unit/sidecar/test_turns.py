@@ -8,8 +8,8 @@ import pytest
 
 from tenure_sidecar.errors import UnreadableError
 from tenure_sidecar.journal.store import Record
-from tenure_sidecar.turns import MOST_WAITING
-from tenure_sidecar.workflow import MOST_RERUNS
+from tenure_sidecar.turn.engine import MOST_WAITING
+from tenure_sidecar.turn.workflow import MOST_RERUNS
 from unit.sidecar.support import a_policy, a_turn, serving, turn_id, until
 from unit.sidecar.world import DONE, Json, Scripted, World, a_world, answers, chunk, says, streams, text_of, whole
 

@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable
 from tenure_api.configuration import ToolConfig, WaitConfig
 from tenure_api.tools import Replay
 from tenure_api.wire import ToolHealth
-from tenure_sidecar import waiting
 from tenure_sidecar.tools.tool import Attempt, Function, Json, Outcome
+from tenure_sidecar.turn import waiting
 
 Deed = Callable[[str, Attempt], Awaitable[Outcome]]
 ANYTHING: Json = {"type": "object"}

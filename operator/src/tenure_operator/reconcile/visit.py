@@ -21,7 +21,7 @@ SPREAD = 0.2
 
 
 class Visitor:
-    """Keeps in touch with the sidecars. One visit asks for the next, for as long as there is a sidecar to visit."""
+    """Keeps in touch with the sidecars. One visit asks for the next, for as long as there is the pod."""
 
     def __init__(
         self, world: World, sidecars: Sidecars, every: float, random_: Callable[[], float] = random.random
@@ -39,8 +39,10 @@ class Visitor:
         session = (at.namespace, at.name)
         manifest = self._world.cache.get(SESSIONS, *session)
         pod = self._world.cache.get(PODS, at.namespace, names.session_pod(at.name))
-        if manifest is None or pod is None or not pods.sidecar_answers(pod):
+        if manifest is None or pod is None:
             return None
+        if not pods.sidecar_answers(pod):
+            return STARTING_SECONDS  # it ended, and is started again in the same pod
         pod_uid = pod["metadata"]["uid"]
         try:
             report = await self._talk(manifest, pod)

@@ -29,8 +29,8 @@ from tenure_sidecar.proxy.failure import ModelFailedError, invalid
 from tenure_sidecar.proxy.responses import Responses
 from tenure_sidecar.proxy.upstream import Answer, Upstream
 from tenure_sidecar.sse import Event
-from tenure_sidecar.steps import ModelStep, Steps
-from tenure_sidecar.workflow import Underway
+from tenure_sidecar.turn.steps import ModelStep, Steps
+from tenure_sidecar.turn.workflow import Underway
 
 REQUEST_LIMIT = 32 * 1024 * 1024
 """Most bytes of a request: several times what the largest context window holds."""

@@ -12,7 +12,6 @@ from tenure_api.conditions import Reason
 from tenure_api.configuration import CodeConfig, HeaderSource, SessionConfig, ToolConfig
 from tenure_api.tools import Replay
 from tenure_api.wire import ToolHealth
-from tenure_sidecar import waiting
 from tenure_sidecar.http_client import Client
 from tenure_sidecar.proxy.credentials import CredentialError, Credentials
 from tenure_sidecar.tools import code
@@ -26,6 +25,7 @@ from tenure_sidecar.tools.mcp import McpTool
 from tenure_sidecar.tools.openapi_tool import OpenApiTool
 from tenure_sidecar.tools.source import Fixed, Remember, Remembered, Source
 from tenure_sidecar.tools.tool import Attempt, Function, Json, Outcome
+from tenure_sidecar.turn import waiting
 
 _READY_SECONDS = 20.0
 """How long a turn waits for a tool that has not been asked for its functions yet: longer than connecting may take."""

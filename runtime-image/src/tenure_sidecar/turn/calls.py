@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable
 
 from tenure_api.tools import Replay
 from tenure_api.wire import Approval, Call, CallOutcome, Decision, ToolAnswer, ToolCall
-from tenure_sidecar import waiting
 from tenure_sidecar.clock import Clock
 from tenure_sidecar.errors import RefusedError
 from tenure_sidecar.journal.pen import Pen
@@ -23,9 +22,10 @@ from tenure_sidecar.journal.records import (
     ToolResult,
     WaitBegun,
 )
-from tenure_sidecar.outline import approval_id
-from tenure_sidecar.steps import Steps, ToolStep
 from tenure_sidecar.tools.tool import Attempt, Function, Outcome, Toolbox
+from tenure_sidecar.turn import waiting
+from tenure_sidecar.turn.outline import approval_id
+from tenure_sidecar.turn.steps import Steps, ToolStep
 
 Fit = Callable[[str, int, str, int], Awaitable[str]]
 """Cuts a result to a number of bytes, keeping the whole in a file named by turn and step."""

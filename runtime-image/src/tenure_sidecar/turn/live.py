@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import contextmanager
 
 from tenure_api.wire import Turn, TurnRequest, TurnStatus
-from tenure_sidecar import outline
 from tenure_sidecar.codec import encode
 from tenure_sidecar.errors import RefusedError, SidecarError
 from tenure_sidecar.journal.records import LogEntry
+from tenure_sidecar.turn import outline
 
 
 class DivergedError(SidecarError):

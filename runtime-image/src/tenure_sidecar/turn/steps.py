@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from tenure_api.configuration import Limits
 from tenure_api.tools import Replay
 from tenure_api.wire import ToolCall, Usage
-from tenure_sidecar.answers import NOTHING, Said, said
 from tenure_sidecar.errors import RefusedError
 from tenure_sidecar.journal.records import (
     ApprovalAsked,
@@ -30,6 +29,7 @@ from tenure_sidecar.journal.records import (
     WaitBegun,
 )
 from tenure_sidecar.journal.store import Record
+from tenure_sidecar.turn.answers import NOTHING, Said, said
 
 
 @dataclass(slots=True, eq=False)

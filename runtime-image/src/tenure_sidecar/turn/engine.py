@@ -11,19 +11,19 @@ from dataclasses import dataclass
 
 from tenure_api.configuration import Limits, SessionConfig
 from tenure_api.wire import Approval, CallOutcome, Decision, Suspension, Turn, TurnRequest, UnknownOutcome
-from tenure_sidecar.calls import Calls, Fit
 from tenure_sidecar.clock import Clock, moment
 from tenure_sidecar.errors import JournalError, RefusedError
 from tenure_sidecar.journal.pen import Pen
 from tenure_sidecar.journal.records import TurnStart
-from tenure_sidecar.live import Live, ended
 from tenure_sidecar.metrics import Metrics
-from tenure_sidecar.outline import approval_id
-from tenure_sidecar.runtime_client import Answered, RuntimeClient, request_body
-from tenure_sidecar.steps import Steps
 from tenure_sidecar.tools.tool import Toolbox
-from tenure_sidecar.transcript import RecordedTurn, Transcript, digest_of, without_bytes
-from tenure_sidecar.workflow import Means, Open, Pace, Underway, Workflow
+from tenure_sidecar.turn.calls import Calls, Fit
+from tenure_sidecar.turn.live import Live, ended
+from tenure_sidecar.turn.outline import approval_id
+from tenure_sidecar.turn.runtime_client import Answered, RuntimeClient, request_body
+from tenure_sidecar.turn.steps import Steps
+from tenure_sidecar.turn.transcript import RecordedTurn, Transcript, digest_of, without_bytes
+from tenure_sidecar.turn.workflow import Means, Open, Pace, Underway, Workflow
 
 MOST_WAITING = 8
 """Turns that wait for the running one; more are refused with 409 `session_busy`."""

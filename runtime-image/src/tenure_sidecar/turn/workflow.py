@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 from tenure_api.configuration import Limits
 from tenure_api.wire import Failure, TurnStatus, UnknownOutcome, Usage
-from tenure_sidecar.calls import Calls, asked_entry, settled_entry
 from tenure_sidecar.clock import Clock
 from tenure_sidecar.codec import decode
 from tenure_sidecar.errors import BrokenError, ConnectError, HttpError
@@ -27,11 +26,12 @@ from tenure_sidecar.journal.records import (
     TurnSuspended,
 )
 from tenure_sidecar.journal.store import Record
-from tenure_sidecar.live import DivergedError, Live
-from tenure_sidecar.outline import unknown_in
-from tenure_sidecar.runtime_client import Answered, RuntimeFailedError
-from tenure_sidecar.steps import Steps
-from tenure_sidecar.transcript import RecordedTurn
+from tenure_sidecar.turn.calls import Calls, asked_entry, settled_entry
+from tenure_sidecar.turn.live import DivergedError, Live
+from tenure_sidecar.turn.outline import unknown_in
+from tenure_sidecar.turn.runtime_client import Answered, RuntimeFailedError
+from tenure_sidecar.turn.steps import Steps
+from tenure_sidecar.turn.transcript import RecordedTurn
 
 MOST_RERUNS = 8
 """How often a turn is run again without a step having been settled in between: one that kills the agent each time must
