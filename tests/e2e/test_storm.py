@@ -36,15 +36,15 @@ def test_a_turn_that_is_killed_at_every_boundary_ends_as_if_it_had_not_been(
     def one(run: Run) -> tuple[Finished, list[str]]:
         finished = storm.play(run)
         found = problems(storm, finished, quiet)
-        if not found:
+        if found:
+            print(run, *found, *finished.log, sep="\n    ", flush=True)
+        else:
+            print(f"{run}: as it should be,{finished.log[-1]}", flush=True)
             storm.clear(finished)
         return finished, found
 
     with ThreadPoolExecutor(AT_A_TIME) as pool:
         runs = list(pool.map(one, schedule(seed, RUNS)))
-    for finished, found in runs:
-        if found:
-            print(finished.run, *found, *finished.log, sep="\n    ")
     assert {str(finished.run): found for finished, found in runs if found} == {}
     hit = coverage(finished for finished, _ in runs)
     print(*(f"{count:4} {moment}: {victim}" for (moment, victim), count in sorted(hit.items())), sep="\n")
