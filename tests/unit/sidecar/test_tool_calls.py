@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tenure_api.tools import Replay
+from tenure_sidecar.asgi import Scope, Send
 from unit.sidecar.looping import LoopingAgent, blocking, calls_of, crash, events_of, plays, tells
 from unit.sidecar.support import a_turn, until
 from unit.sidecar.world import Json, World, a_world, text_of
@@ -230,3 +231,25 @@ def merged(events: list[Json]) -> list[Json]:
         else:
             found.append(event)
     return found
+
+
+async def test_only_the_run_that_was_interrupted_makes_what_it_said_void(world: World) -> None:
+    pause = asyncio.Event()
+
+    async def hang(request: Json, scope: Scope, send: Send) -> None:
+        await pause.wait()
+
+    deed, begun, _ = blocking()
+    world.tools.add("slow", deed, Replay.SAFE)
+    world.model.now(hang, *plays(["slow"], "four"))
+    request = a_turn()
+    asked = asyncio.create_task(world.send(request))
+    await until(lambda: world.model.requests)
+    await crash(world)
+    await begun.wait()
+    await crash(world)
+    world.tools.add("slow")
+    asked.cancel()
+    events = await world.send(request)
+    pause.set()
+    assert [event["attempt"] for event in events if event["type"] == "attempt"] == [1]

@@ -125,9 +125,13 @@ class Steps:
         self.oldest = oldest
         self.abandoned = False
         self.last = None
-        self.models = {step.number: step for step in self.models.values() if step.result is not None}
+        self.forget_unanswered()
         for step in self._all():
             step.asked = False
+
+    def forget_unanswered(self) -> None:
+        """The run in which these model calls were asked for is over, and they are made anew."""
+        self.models = {step.number: step for step in self.models.values() if step.result is not None}
 
     # --- the agent asks ---
 

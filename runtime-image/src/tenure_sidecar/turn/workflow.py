@@ -108,6 +108,7 @@ class Open:
 
     def ran(self, run: TurnRun, number: int, at: float) -> LogEntry | None:
         """It was run again; the entry of the log that says so, if any."""
+        self.steps.forget_unanswered()
         progress = self.steps.settled_count > self.settled
         self.runs, self.settled = number, self.steps.settled_count
         self.fruitless = 1 if progress else self.fruitless + 1
