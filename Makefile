@@ -2,6 +2,7 @@
 #   NODES=2                  a second node (local cluster)
 #   TENURE_TEST_KUBECONFIG   use this cluster instead of making one
 #   TENURE_CACHE             where binaries, images and packages are kept between runs
+#   TENURE_STORM_SEED        kill again as the storm of this seed did
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help

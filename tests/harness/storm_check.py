@@ -9,7 +9,7 @@ from openai.types.responses import Response
 
 from harness.kube import condition, eventually
 from harness.storm import ANSWER, CHILD_ANSWER, Finished, Storm
-from harness.storm_plan import NEVER, SAFE
+from harness.storm_plan import NEVER, ROUNDS, SAFE, Victim
 from tenure_api.names import PARENT_LABEL, session_pod
 
 UNKNOWN = "unknown"
@@ -81,6 +81,11 @@ def _reports(storm: Storm, finished: Finished, calls: dict[str, Any]) -> Iterabl
     for name, item in calls.items():
         if is_unknown(item) and name not in NEVER:
             yield f"{name} is reported as unknown, and may be called again"
+    stray = finished.run.stray
+    if stray is None or stray.victim is Victim.RUNTIME:
+        interrupted = {name for kill in finished.struck if kill.interrupts for name in ROUNDS[kill.round]}
+        for name in unknown - interrupted:
+            yield f"{name} is reported as unknown, and nothing has interrupted it"
     if not unknown:
         return
     try:

@@ -57,9 +57,9 @@ class Kill:
     def drop(self) -> bool:
         """Whether the tool drops the call that waits there: only one whose sender is dead, before its effect.
 
-        The sender of what waits for `ask` is the other agent, which lives.
+        The sender of what waits for `ask` is the other agent, which lives; `code` waits in the pod itself.
         """
-        dead = self.victim is not Victim.RUNTIME and self.call != "ask"
+        dead = self.victim is not Victim.RUNTIME and self.call not in ("ask", "code")
         return self.lost and dead and self.moment is Moment.BEFORE_EFFECT
 
     @property
