@@ -108,8 +108,8 @@ def test_what_is_not_supported_is_refused_and_named(client: openai.OpenAI, agent
         client.chat.completions.create(model=agent, messages=[{"role": "user", "content": "x"}], n=2)
     assert refusal.value.param == "n"
     with pytest.raises(openai.BadRequestError) as refusal:
-        client.responses.create(model=agent, input="x", background=True)
-    assert refusal.value.param == "background"
+        client.responses.create(model=agent, input="x", truncation="disabled")
+    assert refusal.value.param == "truncation"
 
 
 def test_a_second_turn_waits_for_the_first(client: openai.OpenAI, agent: str, place: Place) -> None:
