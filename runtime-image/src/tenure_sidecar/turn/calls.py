@@ -192,22 +192,20 @@ class Calls:
         return await self._record(step, Outcome(f"A person did not approve this call.{why}", is_error=True))
 
     async def _record(self, step: ToolStep, outcome: Outcome) -> ToolResult:
-        refused = step.decision is not None and not step.decision.approve
-        kind = (
-            CallOutcome.UNKNOWN
-            if outcome.unknown
-            else CallOutcome.REFUSED
-            if refused
-            else CallOutcome.FAILED
-            if outcome.is_error
-            else CallOutcome.COMPLETED
-        )
-        entry = ToolResult(call=step.call, output=outcome.text, outcome=kind)
+        entry = ToolResult(call=step.call, output=outcome.text, outcome=_kind(step, outcome))
         record = await self._pen.write(self._steps.turn, step.number, entry)
         # The task that was to write it before this one may have been ended after it had.
         result = step.result = ToolResult.model_validate_json(record.payload)
         self._enter(settled_entry(self._steps.turn, step, record.at / 1e6))
         return result
+
+
+def _kind(step: ToolStep, outcome: Outcome) -> CallOutcome:
+    if outcome.unknown:
+        return CallOutcome.UNKNOWN
+    if step.decision is not None and not step.decision.approve:
+        return CallOutcome.REFUSED
+    return CallOutcome.FAILED if outcome.is_error else CallOutcome.COMPLETED
 
 
 def asked_entry(turn: str, step: ToolStep, at: float) -> LogEntry:
