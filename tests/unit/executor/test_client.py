@@ -83,7 +83,8 @@ async def test_how_a_program_failed_is_said(box: Container) -> None:
     assert await run(box.socket, "printf oops; exit 3") == Outcome("oops\n[Exit status 3.]", is_error=True)
     assert await run(box.socket, "kill -SEGV $$") == Outcome("[Ended by signal 11.]", is_error=True)
     killed = await run(box.socket, "kill -KILL $$")
-    assert killed == Outcome("[Killed, most likely because the memory limit of 512Mi was reached.]", is_error=True)
+    assert (killed.is_error, killed.unknown) == (True, True), "it may have done all or nothing"
+    assert "memory limit of 512Mi" in killed.text
 
 
 @needs_namespaces

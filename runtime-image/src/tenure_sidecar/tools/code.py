@@ -83,7 +83,9 @@ class CodeRunner:
         output, remark = str(ended["output"]), self._remark(ended)
         if remark or not output:
             gap = "\n" if output and not output.endswith("\n") else ""
-            return Outcome(f"{output}{gap}[{remark or 'No output.'}]", is_error=bool(remark))
+            # One that was killed from outside may have done all or nothing of what it was to do.
+            killed = ended["stopped"] is None and ended["signal"] == _KILL
+            return Outcome(f"{output}{gap}[{remark or 'No output.'}]", is_error=bool(remark), unknown=killed)
         return Outcome(output)
 
     def _remark(self, ended: Json) -> str:
@@ -94,7 +96,8 @@ class CodeRunner:
         if ended["stopped"] == "disk":
             return "Stopped: the disk is full. Delete files in /workspace before anything else."
         if killer is not None and int(killer) == _KILL:
-            return f"Killed, most likely because the memory limit{self._limit} was reached."
+            why = f"because the memory limit{self._limit} was reached, or because the pod was ended"
+            return f"Killed, {why}. How far it came is unknown."
         if killer is not None:
             return f"Ended by signal {int(killer)}."
         return f"Exit status {int(ended['status'])}." if int(ended["status"]) else ""
