@@ -1,8 +1,11 @@
 """The little of HTTP that the sidecar's three doors need, straight on ASGI: every request of a turn passes here."""
 
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from typing import Any, TypeVar
 
+from pydantic import ValidationError
+
+from tenure_api.messages import Wire
 from tenure_api.wire import Failure
 from tenure_sidecar.errors import RefusedError
 
@@ -44,6 +47,19 @@ async def read_body(receive: Receive, limit: int) -> bytes:
             raise RefusedError(413, "request_too_large", f"the request is longer than {limit} bytes")
         if not message.get("more_body"):
             return b"".join(parts)
+
+
+MessageT = TypeVar("MessageT", bound=Wire)
+
+
+def parsed(kind: type[MessageT], body: bytes, code: str, lead: str = "") -> MessageT:
+    """The message in a body. Raises `RefusedError` with this code, naming what is wrong but quoting nothing of it."""
+    try:
+        return kind.model_validate_json(body)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False, include_context=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise RefusedError(400, code, f"{lead}{where}: {first['msg']}") from None
 
 
 async def begin(send: Send, status: int, content_type: bytes) -> None:

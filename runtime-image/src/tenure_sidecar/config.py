@@ -5,7 +5,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from tenure_api.configuration import EffectivePolicy, SessionConfig
-from tenure_sidecar.errors import RefusedError
+from tenure_sidecar import asgi
 
 CONFIG_FILE = "config.json"
 
@@ -20,12 +20,7 @@ def mounted(directory: Path) -> SessionConfig | None:
 
 def parsed(body: bytes) -> SessionConfig:
     """A pushed configuration. Raises `RefusedError`, naming what is wrong with it but quoting nothing of it."""
-    try:
-        return SessionConfig.model_validate_json(body)
-    except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False, include_context=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise RefusedError(400, "invalid_config", f"the configuration is not valid: {where}: {first['msg']}") from None
+    return asgi.parsed(SessionConfig, body, "invalid_config", "the configuration is not valid: ")
 
 
 def newer(kept: SessionConfig | None, offered: SessionConfig | None) -> SessionConfig | None:

@@ -6,10 +6,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 from urllib.parse import parse_qs
-
-from pydantic import ValidationError
 
 from tenure_api.messages import Wire
 from tenure_api.tokens import LEEWAY_SECONDS, Caller, Issuer, Verifier
@@ -149,7 +146,7 @@ class Control:
                 raise RefusedError(404, "not_found", f"the sidecar has no {method} {path[:200]}")
 
     async def _take_turn(self, receive: Receive, send: Send) -> None:
-        request = _valid(TurnRequest, await asgi.read_body(receive, TURN_LIMIT), "invalid_turn")
+        request = asgi.parsed(TurnRequest, await asgi.read_body(receive, TURN_LIMIT), "invalid_turn")
         await self._follow(self._session.turns.submit(request), receive, send)
 
     async def _follow(self, live: Live, receive: Receive, send: Send) -> None:
@@ -185,7 +182,7 @@ class Control:
                 await self._follow(live, receive, send)
             case "POST", "approvals":
                 body = await asgi.read_body(receive, DECISIONS_LIMIT)
-                decisions = _valid(Decisions, body, "invalid_decisions").decisions
+                decisions = asgi.parsed(Decisions, body, "invalid_decisions").decisions
                 await _respond(send, await turns.decide(turn, decisions, caller.subject or ""))
             case "POST", "cancel":
                 state = await turns.cancel(turn)
@@ -203,19 +200,6 @@ class Control:
     async def _report(self, send: Send) -> None:
         report = await self._session.report()
         await asgi.respond(send, 200, report.model_dump_json(by_alias=True).encode())
-
-
-MessageT = TypeVar("MessageT", bound=Wire)
-
-
-def _valid(kind: type[MessageT], body: bytes, code: str) -> MessageT:
-    """The message in a body. Raises `RefusedError`, naming what is wrong with it but quoting nothing of it."""
-    try:
-        return kind.model_validate_json(body)
-    except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False, include_context=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise RefusedError(400, code, f"{where}: {first['msg']}") from None
 
 
 def _no_turn() -> RefusedError:

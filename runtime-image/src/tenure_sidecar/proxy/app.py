@@ -13,8 +13,6 @@ from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from typing import Any
 
-from pydantic import ValidationError
-
 from tenure_api.configuration import SessionConfig
 from tenure_api.wire import CUT_HEADER, ToolCall, Usage
 from tenure_sidecar import asgi
@@ -170,12 +168,7 @@ class ModelProxy:
                 await self._ask(call, config, send)
 
     async def _call_tool(self, body: bytes, send: Send) -> None:
-        try:
-            wanted = ToolCall.model_validate_json(body)
-        except ValidationError as error:
-            first = error.errors(include_input=False, include_url=False, include_context=False)[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise RefusedError(400, "invalid_tool_call", f"{where}: {first['msg']}") from None
+        wanted = asgi.parsed(ToolCall, body, "invalid_tool_call")
         underway = self._running()
         with self._handling(underway.steps, model=False):
             answer = await underway.calls.answer(wanted)

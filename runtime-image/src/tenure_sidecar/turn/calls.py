@@ -90,12 +90,12 @@ class Calls:
 
     # --- for people ---
 
-    def find(self, approval: str) -> ToolStep | None:
-        """The step that an approval is about."""
+    def find(self, approval: str) -> ToolStep:
+        """The step that an approval is about. Raises `RefusedError` if there is none."""
         for step in self._steps.tools.values():
             if step.approval_asked and approval_id(self._steps.turn, step.number) == approval:
                 return step
-        return None
+        raise no_approval(approval)
 
     async def decide(self, step: ToolStep, decision: Decision, by: str) -> None:
         """Take a person's decision. Raises `RefusedError` if another one was taken before."""
@@ -198,6 +198,11 @@ class Calls:
         result = step.result = ToolResult.model_validate_json(record.payload)
         self._enter(settled_entry(self._steps.turn, step, record.at / 1e6))
         return result
+
+
+def no_approval(approval: str) -> RefusedError:
+    """There is no such call to decide on."""
+    return RefusedError(404, "approval_not_found", f"there is no call {approval[:64]!r} to decide on")
 
 
 def _kind(step: ToolStep, outcome: Outcome) -> CallOutcome:

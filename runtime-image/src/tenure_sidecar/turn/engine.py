@@ -17,7 +17,7 @@ from tenure_sidecar.journal.pen import Pen
 from tenure_sidecar.journal.records import TurnStart
 from tenure_sidecar.metrics import Metrics
 from tenure_sidecar.tools.tool import Toolbox
-from tenure_sidecar.turn.calls import Calls, Fit
+from tenure_sidecar.turn.calls import Calls, Fit, no_approval
 from tenure_sidecar.turn.live import Live, ended
 from tenure_sidecar.turn.outline import approval_id
 from tenure_sidecar.turn.runtime_client import Answered, RuntimeClient, request_body
@@ -140,11 +140,7 @@ class Turns:
             return self._decided_before(turn, decisions)
         found = [(workflow.calls.find(decision.approval), decision) for decision in decisions]
         for step, decision in found:
-            if step is None:
-                raise _no_approval(decision)
-        for step, decision in found:
-            if step is not None:
-                await workflow.calls.decide(step, decision, by)
+            await workflow.calls.decide(step, decision, by)
         live = self._live[turn]
         if not any(step.undecided for step in workflow.calls.pending()):
             await live.moving()
@@ -212,7 +208,7 @@ class Turns:
         outcomes = {e.call.approval: e.call.outcome for e in recorded.end.log if e.call is not None}
         for decision in decisions:
             if decision.approval not in outcomes:
-                raise _no_approval(decision)
+                raise no_approval(decision.approval)
             if decision.approve is (outcomes[decision.approval] is CallOutcome.REFUSED):
                 raise RefusedError(409, "already_decided", f"call {decision.approval} was decided otherwise before")
         return recorded.wire()
@@ -298,7 +294,3 @@ class Turns:
         around = self._around
         around.metrics.turn_ended(end.status, around.clock.now() - turn.started_at)
         live.end(turn.wire())
-
-
-def _no_approval(decision: Decision) -> RefusedError:
-    return RefusedError(404, "approval_not_found", f"there is no call {decision.approval[:64]!r} to decide on")
