@@ -102,23 +102,52 @@ class Runtime(Resource):
     )
 
 
+class WhenDeleted(StrEnum):
+    """What becomes of a volume whose session is deleted."""
+
+    DELETE = "Delete"
+    RETAIN = "Retain"
+
+
 class Storage(Resource):
     """The volume of each session."""
 
     size: Quantity = Field(
-        "1Gi", description="Size of the volume of each session; a change holds for sessions made from then on."
+        "1Gi",
+        description="Size of the volume of each session. Volumes that are smaller grow to it where their StorageClass "
+        "allows it; none ever shrinks.",
     )
     storage_class_name: ObjectName | None = Field(
         None,
         description="StorageClass of the volumes; the cluster's default if left out. A change holds for sessions made "
         "from then on.",
     )
+    when_deleted: WhenDeleted = Field(
+        WhenDeleted.DELETE,
+        description="What becomes of the volume and its data key when the session is deleted: Delete removes both, "
+        "Retain keeps them for a session that is made again under the same name for the same subject.",
+    )
+
+
+class WarmPool(Resource):
+    """Pods that are started ahead, each with its volume and key, for sessions to come."""
+
+    size: Annotated[int, Field(ge=0, le=200)] = Field(
+        0, description="How many are kept ready. Each costs what a running session costs."
+    )
 
 
 class SessionTemplate(Resource):
     """What each session of this agent gets."""
 
+    idle_timeout_seconds: Annotated[int, Field(ge=1, le=2_592_000)] = Field(
+        900, description="Seconds without a turn after which a session is put to sleep: its pod goes, its volume stays."
+    )
+    max_lifetime_seconds: Annotated[int, Field(ge=60, le=31_536_000)] | None = Field(
+        None, description="Age in seconds at which a session's pod is replaced by a fresh one, between two turns."
+    )
     storage: Storage = Field(default_factory=Storage, description="The session's volume.")
+    warm_pool: WarmPool = Field(default_factory=WarmPool, description="Pods that are started ahead.")
 
 
 class PolicyRef(Resource):
@@ -149,14 +178,29 @@ class SessionCount(Resource):
     """How many sessions there are."""
 
     total: int = Field(0, description="Sessions that refer to this agent.")
-    ready: int = Field(0, description="Of these, sessions that can take a turn now.")
+    running: int = Field(0, description="Of these, sessions that run and can take a turn at once.")
+    hibernated: int = Field(0, description="Of these, sessions that sleep until they are asked for something.")
+
+
+class WarmPoolStatus(Resource):
+    """The sets of pod, volume and key that are kept ahead, and what they cost."""
+
+    ready: int = Field(description="Sets that a session can claim now.")
+    starting: int = Field(description="Sets that are being made.")
+    cpu: str = Field(max_length=32, description="CPU that all of them reserve, as a quantity.")
+    memory: str = Field(max_length=32, description="Memory that all of them reserve, as a quantity.")
+    storage: str = Field(max_length=32, description="Storage that all of them claim, as a quantity.")
 
 
 class AgentStatus(Resource):
     """What is known of an agent."""
 
     observed_generation: int = Field(-1, description="Generation of the spec that this status speaks of.")
+    revision: Annotated[str, Field(max_length=32)] | None = Field(
+        None, description="Names what this agent's pods are made to; a session's status says which one it runs."
+    )
     sessions: SessionCount | None = Field(None, description="This agent's sessions.")
+    warm_pool: WarmPoolStatus | None = Field(None, description="Given if the agent has a warm pool.")
     conditions: Annotated[list[Condition], Field(max_length=16), list_map("type")] = Field(
         default_factory=list, description="Ready sums up; Reconciling and Stalled are present only while true."
     )

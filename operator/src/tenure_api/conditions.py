@@ -37,6 +37,10 @@ class ConditionType(StrEnum):
     """Session, present only while true: a call was interrupted and nobody knows whether it took effect."""
     TOOLS_AVAILABLE = "ToolsAvailable"
     """Session of an agent with tools: its sidecar can offer all of their functions."""
+    VOLUME_HEALTHY = "VolumeHealthy"
+    """Session: its volume has room and the size that the agent asks for."""
+    ROLLOUT_BLOCKED = "RolloutBlocked"
+    """Agent, present only while true: sessions do not start with its current spec, so no more are moved to it."""
 
 
 class Reason(StrEnum):
@@ -59,6 +63,12 @@ class Reason(StrEnum):
     KEY_MISMATCH = "KeyMismatch"
     JOURNAL_UNREADABLE = "JournalUnreadable"
     UPDATING = "Updating"
+    HIBERNATED = "Hibernated"
+    VOLUME_UNREACHABLE = "VolumeUnreachable"
+    RESTORING = "Restoring"
+    SOURCE_UNAVAILABLE = "SourceUnavailable"
+    SOURCE_INVALID = "SourceInvalid"
+    SUPERSEDED = "Superseded"
     EXPIRED = "Expired"
     # ModelReachable
     NOT_YET_CALLED = "NotYetCalled"
@@ -75,6 +85,13 @@ class Reason(StrEnum):
     OUTCOME_UNKNOWN = "OutcomeUnknown"
     # ToolsAvailable, besides CredentialMissing, Unreachable, InvalidResponse and NameConflict
     AVAILABLE = "Available"
+    # VolumeHealthy
+    HEALTHY = "Healthy"
+    NEARLY_FULL = "NearlyFull"
+    EXPANDING = "Expanding"
+    EXPANSION_REFUSED = "ExpansionRefused"
+    # RolloutBlocked
+    SESSIONS_FAILING = "SessionsFailing"
     # PolicyApplied, and Ready of a MemoryPolicy
     DELIVERED = "Delivered"
     DELIVERING = "Delivering"

@@ -15,6 +15,16 @@ MANAGER = "tenure"
 AGENT_LABEL = f"{GROUP}/agent"
 SESSION_LABEL = f"{GROUP}/session"
 KEY_LABEL = f"{GROUP}/data-key"
+SET_LABEL = f"{GROUP}/set"
+"""Pods, claims, keys and NetworkPolicies: what they are named after. Never changes, unlike the session's label."""
+WARM_LABEL = f"{GROUP}/warm"
+"""The same objects, while no session has claimed them."""
+SUBJECT_ANNOTATION = f"{GROUP}/subject"
+"""Claims: whose session it is, so that a volume that was retained goes to nobody else."""
+GENERATION_ANNOTATION = f"{GROUP}/generation"
+"""Pods: the lease generation that the pod was made for."""
+WAKE_ANNOTATION = f"{GROUP}/wake"
+"""AgentSession: a lease generation; if the session sleeps and its own is not higher, it is woken."""
 COMPONENT_LABEL = "app.kubernetes.io/component"
 METADATA_ANNOTATION = f"{GROUP}/metadata"
 POD_HASH_ANNOTATION = f"{GROUP}/pod-hash"
@@ -36,25 +46,30 @@ def agent_config(agent: str) -> str:
     return f"{agent}-agent"
 
 
-def session_pod(session: str) -> str:
+def session_pod(set_name: str) -> str:
     """Pod of a session. The name is fixed, so that the API server itself refuses a second pod."""
-    return f"{session}-session"
+    return f"{set_name}-session"
 
 
-def session_claim(session: str) -> str:
+def session_claim(set_name: str) -> str:
     """PersistentVolumeClaim with the session's journal and workspace."""
-    return f"{session}-state"
+    return f"{set_name}-state"
 
 
-def session_key(session: str, uid: str) -> str:
+def session_key(set_name: str, claim_uid: str) -> str:
     """Secret with the session's data key and the token between its two containers.
 
-    The operator cannot read Secrets, so the name itself must tell the key of this session from the one of a deleted
-    session of the same name that is not collected yet: it has the first group of the session's UID.
+    The operator cannot read Secrets, so the name itself must tell the key of this volume from the one of a deleted
+    volume of the same name that is not collected yet: it has the first group of the claim's UID.
     """
-    return f"{session}-{uid.split('-', 1)[0]}-key"
+    return f"{set_name}-{claim_uid.split('-', 1)[0]}-key"
 
 
-def session_network(session: str) -> str:
+def session_network(set_name: str) -> str:
     """NetworkPolicy of the session's pod."""
-    return f"{session}-session"
+    return f"{set_name}-session"
+
+
+def warm_set(agent: str, suffix: str) -> str:
+    """Name of a set of pod, claim and key that is made ahead; fits as a session's name does."""
+    return f"{agent[: MAX_NAME - len(suffix) - 6].rstrip('-')}-warm-{suffix}"

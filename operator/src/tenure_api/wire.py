@@ -14,6 +14,11 @@ Sidecar, port `SIDECAR_PORT`, bearer token (see `tokens`) except for the two pro
 | `GET PUT DELETE /v1/files/{path}` | gateway  | a file's bytes; PUT answers with its `File`; the path is URL-encoded |
 | `GET /v1/report`                  | operator | `Report` |
 | `PUT /v1/config`                  | operator | `SessionConfig` → `Report` |
+| `PUT /v1/binding`                 | operator | `Binding` → `Report`; another session's: 409 `already_bound` |
+| `POST /v1/drain`                  | operator | `Drain` → `Report`; 409 `busy` unless it has been idle for so long |
+| `GET /v1/bundle`                  | both     | the session as a bundle; query `at` (a sequence); see `docs/bundle.md` |
+| `PUT /v1/bundle`                  | both     | a bundle → `Report`; only into a session that waits for one |
+| `GET /drained`                    | kubelet  | 200 as soon as no turn runs: the hook before the agent is stopped |
 | `GET /healthz` `/readyz`          | kubelet  | 200, or 503 with a sentence |
 
 `GET /metrics` is on `METRICS_PORT`. On the pod's loopback, port `MODEL_PROXY_PORT`, with the pod's token:
@@ -64,6 +69,10 @@ class JournalState(StrEnum):
     OPEN = "Open"
     LOCKED = "Locked"
     """Another process has it open: the previous pod has not ended yet."""
+    SUPERSEDED = "Superseded"
+    """A later run of the session has the journal: this one must not write any more."""
+    AWAITING_BUNDLE = "AwaitingBundle"
+    """It is empty, and the session begins with the state of another that has not come yet."""
     KEY_MISMATCH = "KeyMismatch"
     UNREADABLE = "Unreadable"
 
@@ -102,11 +111,58 @@ class ToolHealth(Wire):
     message: str
 
 
+class VolumeUse(Wire):
+    """How full the volume is."""
+
+    capacity_bytes: int
+    used_bytes: int
+
+
+class Origin(Wire):
+    """The state that the session began with."""
+
+    session: str
+    """`namespace/name`."""
+    sequence: int
+    digest: str | None = None
+    """Of the bundle, if it was imported: `sha256:` and hexadecimal."""
+
+
+class Binding(Wire):
+    """Gives a sidecar that was started ahead to a session. The first one holds for ever."""
+
+    session: str
+    """`namespace/name`, for logs and messages."""
+    uid: str
+    """UID of the AgentSession."""
+
+
+class Drain(Wire):
+    """Asks a sidecar to take no more turns, for `DRAIN_SECONDS` or until its pod is deleted."""
+
+    idle_seconds: float = 0.0
+    """Refused unless nothing has happened for so long."""
+
+
+DRAIN_SECONDS = 30.0
+"""How long a drained sidecar refuses turns: should the operator die before it deletes the pod, it goes on working."""
+
+
 class Report(Wire):
     """What the operator learns from a sidecar."""
 
-    session: str
-    """UID of the AgentSession."""
+    identity: str
+    """What the sidecar is bound to, and the audience of its tokens: UID of the volume's claim."""
+    generation: int = 0
+    """Lease generation that it runs under."""
+    bound: str | None = None
+    """UID of the AgentSession, if it was started ahead and given to one."""
+    idle_seconds: float | None = None
+    """How long nothing has happened; None while a turn runs or is queued, or somebody listens or sends files. A turn
+    that waits for an approval or for a time is nothing that happens."""
+    draining: bool = False
+    volume: VolumeUse | None = None
+    origin: Origin | None = None
     journal: JournalState
     journal_message: str = ""
     sequence: int = 0
