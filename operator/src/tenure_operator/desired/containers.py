@@ -3,10 +3,15 @@
 from dataclasses import dataclass
 
 from tenure_api.fields import Amounts, Resources
+from tenure_api.wire import SIDECAR_PORT
 from tenure_operator.kinds import Manifest
 
 GROUP_ID = 65500
 """The pod's group, which all its files belong to."""
+
+AFTER_THE_TURN: Manifest = {"preStop": {"httpGet": {"path": "/drained", "port": SIDECAR_PORT}}}
+"""Lifecycle of what takes part in a turn: a drain of the node or an eviction lets the turn end first, as far as the
+pod's grace period reaches. A turn that takes longer goes on in the next pod."""
 
 
 @dataclass(frozen=True)

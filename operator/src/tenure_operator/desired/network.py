@@ -4,10 +4,11 @@ import ipaddress
 from collections.abc import Iterable
 
 from tenure_api import names
-from tenure_api.names import COMPONENT_LABEL, SESSION_LABEL
+from tenure_api.names import COMPONENT_LABEL, SET_LABEL
 from tenure_api.wire import METRICS_PORT, SIDECAR_PORT
-from tenure_operator.desired.parts import NAME, NAME_LABEL, labels, manifest
-from tenure_operator.kinds import NETWORKS, SESSIONS, Manifest, Meta
+from tenure_operator.desired.parts import NAME, NAME_LABEL, manifest
+from tenure_operator.desired.sets import SetOf
+from tenure_operator.kinds import NETWORKS, Manifest
 
 GATEWAY_PORT = 8080
 """On which the gateway's pods listen: a policy sees a connection after the Service's address has been replaced."""
@@ -26,7 +27,7 @@ def _blocks(excepted: Iterable[str]) -> list[Manifest]:
     return blocks
 
 
-def network(session: Meta, agent: str, release_namespace: str, excepted: Iterable[str]) -> Manifest:
+def network(of: SetOf, release_namespace: str, excepted: Iterable[str]) -> Manifest:
     """Who may reach the session's pod and what it may reach.
 
     `excepted` are the networks that it must not reach, besides the metadata addresses: those of the API server, and
@@ -43,11 +44,11 @@ def network(session: Meta, agent: str, release_namespace: str, excepted: Iterabl
     gateway = release | {"podSelector": {"matchLabels": {NAME_LABEL: NAME, COMPONENT_LABEL: "gateway"}}}
     return manifest(
         NETWORKS,
-        names.session_network(session.name),
-        (SESSIONS, session),
-        labels("session", agent, session.name),
+        names.session_network(of.name),
+        of.owner,
+        of.labels(),
         spec={
-            "podSelector": {"matchLabels": {SESSION_LABEL: session.name}},
+            "podSelector": {"matchLabels": {SET_LABEL: of.name}},
             "policyTypes": ["Egress", "Ingress"],
             "ingress": [
                 {"from": [control_plane], "ports": [{"port": SIDECAR_PORT, "protocol": "TCP"}]},

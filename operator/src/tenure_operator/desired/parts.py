@@ -2,17 +2,16 @@
 
 from typing import Any
 
-from tenure_api.names import AGENT_LABEL, API_VERSION, COMPONENT_LABEL, MANAGED_BY, MANAGER, SESSION_LABEL
+from tenure_api.names import AGENT_LABEL, COMPONENT_LABEL, MANAGED_BY, MANAGER
 from tenure_operator.kinds import Kind, Manifest, Meta
 
 NAME_LABEL = "app.kubernetes.io/name"
 NAME = "tenure"
 
 
-def labels(component: str, agent: str, session: str | None = None) -> dict[str, str]:
-    """The labels of an object of an agent, or of one of its sessions."""
-    common = {NAME_LABEL: NAME, COMPONENT_LABEL: component, MANAGED_BY: MANAGER, AGENT_LABEL: agent}
-    return common | ({SESSION_LABEL: session} if session else {})
+def labels(component: str, agent: str) -> dict[str, str]:
+    """The labels of an object of an agent."""
+    return {NAME_LABEL: NAME, COMPONENT_LABEL: component, MANAGED_BY: MANAGER, AGENT_LABEL: agent}
 
 
 def owner(kind: Kind, meta: Meta) -> Manifest:
@@ -21,7 +20,7 @@ def owner(kind: Kind, meta: Meta) -> Manifest:
     It never blocks the owner's deletion: that would need the right to update the owner's finalizers.
     """
     return {
-        "apiVersion": API_VERSION,
+        "apiVersion": kind.api_version,
         "kind": kind.name,
         "name": meta.name,
         "uid": meta.uid,

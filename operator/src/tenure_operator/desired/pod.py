@@ -5,18 +5,21 @@ The sidecar holds volume, keys and credentials; the agent holds nothing, nor doe
 
 import hashlib
 import json
+from dataclasses import dataclass
 
 from tenure_api import names
 from tenure_api.agent import AgentSpec
 from tenure_api.fields import Amounts, Resources
-from tenure_api.names import POD_HASH_ANNOTATION
+from tenure_api.names import GENERATION_ANNOTATION, POD_HASH_ANNOTATION
+from tenure_api.session import Source
 from tenure_api.wire import METRICS_PORT, MODEL_PROXY_PORT, RUNTIME_PORT, SIDECAR_PORT
-from tenure_operator.desired.containers import GROUP_ID, PodSettings, amounts, security, with_defaults
+from tenure_operator.desired.containers import AFTER_THE_TURN, GROUP_ID, PodSettings, amounts, security, with_defaults
 from tenure_operator.desired.credentials import credential_volumes
 from tenure_operator.desired.key import DATA_KEY, POD_TOKEN
-from tenure_operator.desired.parts import labels, manifest
+from tenure_operator.desired.parts import manifest
+from tenure_operator.desired.sets import SetOf
 from tenure_operator.desired.workspace import workspace
-from tenure_operator.kinds import PODS, SESSIONS, Manifest, Meta
+from tenure_operator.kinds import AGENTS, PODS, Manifest, Meta
 
 SIDECAR = "sidecar"
 AGENT = "agent"
@@ -28,14 +31,44 @@ CONFIG_MOUNT = "/etc/tenure"
 
 AGENT_DEFAULTS = Resources(requests=Amounts(cpu="10m", memory="96Mi"), limits=Amounts(memory="512Mi"))
 
-_NOBODY = Meta("", "", "")
+GRACE_SECONDS = 60
+"""How long the turn that runs may take to end when the pod is evicted; a pod that is idle ends at once."""
+NODE_SECONDS = 30
+"""How long a pod stays bound to a node that does not answer. The session's pods are few and its lease keeps the old one
+from writing, so it need not be the five minutes that Kubernetes gives by default."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a session: what its pod is told besides what the agent says."""
+
+    identity: str
+    """UID of the claim: what journal, key and tokens are bound to."""
+    generation: int
+    """Of the lease."""
+    source: Source | None = None
+    """Where the first state comes from."""
+
+
+_ANY_SET = SetOf("", "", (AGENTS, Meta("", "", "")))
+_ANY_RUN = Run("", 0)
 
 
 def _get(path: str, **timing: int) -> Manifest:
     return {"httpGet": {"path": path, "port": SIDECAR_PORT}, **timing}
 
 
-def _sidecar(session: Meta, settings: PodSettings, mounts: list[Manifest]) -> Manifest:
+def _source(source: Source | None) -> list[Manifest]:
+    if source is None:
+        return []
+    if source.import_from is None:
+        return [{"name": "TENURE_SOURCE", "value": "Fork"}]
+    digest = {"name": "TENURE_SOURCE_DIGEST", "value": source.import_from.digest}
+    return [{"name": "TENURE_SOURCE", "value": "Import"}, digest]
+
+
+def _sidecar(of: SetOf, run: Run, settings: PodSettings, mounts: list[Manifest]) -> Manifest:
+    session = of.session
     return {
         "name": SIDECAR,
         "image": settings.image,
@@ -43,8 +76,10 @@ def _sidecar(session: Meta, settings: PodSettings, mounts: list[Manifest]) -> Ma
         "command": ["tenure-sidecar"],
         "restartPolicy": "Always",  # a native sidecar: starts before the agent container and stops after it
         "env": [
-            {"name": "TENURE_SESSION_UID", "value": session.uid},
-            {"name": "TENURE_SESSION", "value": f"{session.namespace}/{session.name}"},
+            {"name": "TENURE_IDENTITY", "value": run.identity},
+            {"name": "TENURE_GENERATION", "value": str(run.generation)},
+            *([{"name": "TENURE_SESSION", "value": f"{session.namespace}/{session.name}"}] if session else []),
+            *_source(run.source),
         ],
         "ports": [
             {"name": "sidecar", "containerPort": SIDECAR_PORT},
@@ -77,6 +112,7 @@ def _agent(spec: AgentSpec, key: str, settings: PodSettings) -> Manifest:
         "ports": [{"name": "agent", "containerPort": RUNTIME_PORT}],
         "resources": amounts(with_defaults(spec.runtime.resources, AGENT_DEFAULTS)),
         "securityContext": security(AGENT_USER),
+        "lifecycle": AFTER_THE_TURN,
         "readinessProbe": {"tcpSocket": {"port": RUNTIME_PORT}, "periodSeconds": 1, "failureThreshold": 3},
         "volumeMounts": [
             {"name": "state", "mountPath": "/workspace", "subPath": "workspace"},
@@ -85,12 +121,12 @@ def _agent(spec: AgentSpec, key: str, settings: PodSettings) -> Manifest:
     }
 
 
-def _spec(session: Meta, agent: str, spec: AgentSpec, settings: PodSettings) -> Manifest:
-    key = names.session_key(session.name, session.uid)
-    code = workspace(spec, session.uid, settings)
+def _spec(of: SetOf, run: Run, agent: str, spec: AgentSpec, settings: PodSettings) -> Manifest:
+    key = names.session_key(of.name, run.identity)
+    code = workspace(spec, run.identity, settings)
     credentials, credential_mounts = credential_volumes(spec, settings.audience)
     volumes: list[Manifest] = [
-        {"name": "state", "persistentVolumeClaim": {"claimName": names.session_claim(session.name)}},
+        {"name": "state", "persistentVolumeClaim": {"claimName": names.session_claim(of.name)}},
         {
             "name": "key",
             "secret": {"secretName": key, "items": [{"key": name, "path": name} for name in (DATA_KEY, POD_TOKEN)]},
@@ -115,39 +151,44 @@ def _spec(session: Meta, agent: str, spec: AgentSpec, settings: PodSettings) -> 
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "restartPolicy": "Always",
-        "terminationGracePeriodSeconds": 10,
+        "terminationGracePeriodSeconds": GRACE_SECONDS,
+        "tolerations": [_tolerated("not-ready"), _tolerated("unreachable")],
         "securityContext": {
             "runAsNonRoot": True,
             "fsGroup": GROUP_ID,
             "fsGroupChangePolicy": "OnRootMismatch",
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "initContainers": [*code.init, _sidecar(session, settings, mounts)],
+        "initContainers": [*code.init, _sidecar(of, run, settings, mounts)],
         "containers": [_agent(spec, key, settings), *code.containers],
         "volumes": volumes,
         **({"runtimeClassName": virtual} if virtual else {}),
     }
 
 
+def _tolerated(trouble: str) -> Manifest:
+    key = f"node.kubernetes.io/{trouble}"
+    return {"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": NODE_SECONDS}
+
+
 def pod_hash(agent: str, spec: AgentSpec, settings: PodSettings) -> str:
     """A hash of all that the agent and the settings say about its pods, the same for all sessions of the agent."""
-    text = json.dumps(_spec(_NOBODY, agent, spec, settings), sort_keys=True, separators=(",", ":"))
+    text = json.dumps(_spec(_ANY_SET, _ANY_RUN, agent, spec, settings), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def pod(session: Meta, agent: str, spec: AgentSpec, settings: PodSettings) -> Manifest:
-    """The pod of a session."""
+def pod(of: SetOf, run: Run, spec: AgentSpec, settings: PodSettings) -> Manifest:
+    """The pod of a set."""
     made = manifest(
-        PODS,
-        names.session_pod(session.name),
-        (SESSIONS, session),
-        labels("session", agent, session.name),
-        spec=_spec(session, agent, spec, settings),
+        PODS, names.session_pod(of.name), of.owner, of.labels(), spec=_spec(of, run, of.agent, spec, settings)
     )
-    made["metadata"]["annotations"] = {POD_HASH_ANNOTATION: pod_hash(agent, spec, settings)}
+    made["metadata"]["annotations"] = {
+        POD_HASH_ANNOTATION: pod_hash(of.agent, spec, settings),
+        GENERATION_ANNOTATION: str(run.generation),
+    }
     return made
 
 
-def pod_labels(session: Meta, agent: str) -> Manifest:
+def pod_labels(of: SetOf) -> Manifest:
     """What is kept right on a pod that runs: its labels and owner. Its spec cannot be changed."""
-    return manifest(PODS, names.session_pod(session.name), (SESSIONS, session), labels("session", agent, session.name))
+    return manifest(PODS, names.session_pod(of.name), of.owner, of.labels())

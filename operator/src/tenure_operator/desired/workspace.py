@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from tenure_api.agent import AgentSpec
 from tenure_api.fields import Amounts, Resources
 from tenure_api.tools import CODE_CPU_REQUEST, CODE_MEMORY_REQUEST, CodeSource
-from tenure_operator.desired.containers import PodSettings, amounts, security
+from tenure_operator.desired.containers import AFTER_THE_TURN, PodSettings, amounts, security
 from tenure_operator.kinds import Manifest
 
 WORKSPACE = "workspace"
@@ -55,16 +55,16 @@ def code_resources(given: Resources | None) -> Resources:
     )
 
 
-def code_user(session_uid: str) -> int:
+def code_user(identity: str) -> int:
     """The user that a session's code runs as.
 
     RLIMIT_NPROC counts the processes of a user on the whole node, so sessions must not share one.
     """
-    number = int(hashlib.sha256(session_uid.encode()).hexdigest()[:8], 16)
+    number = int(hashlib.sha256(identity.encode()).hexdigest()[:8], 16)
     return FIRST_USER + number % USERS
 
 
-def workspace(spec: AgentSpec, session_uid: str, settings: PodSettings) -> Workspace:
+def workspace(spec: AgentSpec, identity: str, settings: PodSettings) -> Workspace:
     """The parts of a session's pod that run code; none if no tool of the agent is code."""
     source = code_source(spec)
     if source is None:
@@ -72,7 +72,7 @@ def workspace(spec: AgentSpec, session_uid: str, settings: PodSettings) -> Works
     socket = {"name": "exec", "mountPath": SOCKET_MOUNT}
     return Workspace(
         init=[_executor(settings)],
-        containers=[_container(source, code_user(session_uid), socket, settings)],
+        containers=[_container(source, code_user(identity), socket, settings)],
         volumes=[
             {"name": EXECUTOR, "emptyDir": {}},
             # In memory, where the size is a hard limit: code cannot have its pod evicted by filling the node's disk.
@@ -114,6 +114,7 @@ def _container(source: CodeSource, user: int, socket: Manifest, settings: PodSet
             {"name": "TENURE_NETWORK", "value": source.network.value},
         ],
         "resources": amounts(code_resources(source.resources)),
+        "lifecycle": AFTER_THE_TURN,
         "securityContext": security(user) | {"readOnlyRootFilesystem": True},
         "volumeMounts": [
             {"name": "state", "mountPath": CODE_MOUNT, "subPath": "workspace"},
