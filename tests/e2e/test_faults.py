@@ -6,6 +6,7 @@ import pytest
 from harness.kube import condition, eventually, is_ready
 from harness.manifests import MODEL_URL, agent, policy, session
 from harness.tenure import Place
+from harness.turns import waited_out
 
 
 def restarts(place: Place, pod: str) -> int:
@@ -69,12 +70,11 @@ def test_a_model_that_fails_is_a_condition_and_mends_by_itself(
     assert found["message"]
     assert is_ready(place.kube.get("agentsession", name))
     place.kube.apply(agent(name))
-    eventually(
-        lambda: (
-            client.responses.create(model=full, conversation=conversation, input="say: hello").output_text == "hello"
-        ),
-        60,
-    )
+
+    def ask() -> str:
+        return client.responses.create(model=full, conversation=conversation, input="say: hello").output_text
+
+    eventually(lambda: waited_out(ask) == "hello", 60)  # until the agent's change has arrived, the old model fails
     eventually(lambda: condition(place.kube.get("agentsession", name), "ModelReachable")["status"] == "True", 60)
     assert restarts(place, f"{name}-session") == 0
 

@@ -12,6 +12,7 @@ from harness.kube import Kube, eventually, is_ready
 from harness.manifests import session
 from harness.model import ScriptedModel
 from harness.tenure import RELEASE, SYSTEM, Place
+from harness.turns import waited_out
 from tenure_api.names import session_claim, session_key, session_pod
 
 FULL = os.environ.get("TENURE_SOAK") == "1"
@@ -59,7 +60,7 @@ def test_no_answer_that_a_client_saw_is_lost_or_doubled_when_the_pod_is_killed_m
             pass  # the stream broke; the turn must complete by itself
         timer.join()
         eventually(lambda: is_ready(place.kube.get("agentsession", "victim")), 60)
-    final = eventually(lambda: (t := texts(client, conversation)) and len(t) == 2 * KILLS and t, 60)
+    final = eventually(lambda: (t := waited_out(lambda: texts(client, conversation))) and len(t) == 2 * KILLS and t, 60)
     asked = [text for role, text in final if role == "user"]
     assert len(asked) == len(set(asked)) == KILLS
     for question, answer in seen.items():
@@ -76,7 +77,8 @@ def test_a_step_that_has_a_result_is_not_asked_again(place: Place, agent: str, m
     tag = f"{place.name}-settled"
     answer = client.responses.create(model=agent, conversation=conversation, input=f"say: settled tag:{tag}")
     place.kube.delete("pod", "settled-session", "--grace-period=0", "--force")
-    eventually(lambda: client.responses.retrieve(answer.id).output_text == answer.output_text, 60)
+    again = eventually(lambda: waited_out(lambda: client.responses.retrieve(answer.id)), 60)
+    assert again.output_text == answer.output_text
     assert model.calls(tag) == 1
 
 
@@ -91,7 +93,8 @@ def test_an_interrupted_turn_completes_by_itself(place: Place, agent: str) -> No
             break
     stream.close()
     place.kube.delete("pod", "interrupted-session", "--grace-period=0", "--force")
-    eventually(lambda: ("assistant", "it ends well after all of this") in texts(client, conversation), 60)
+    said = ("assistant", "it ends well after all of this")
+    eventually(lambda: said in waited_out(lambda: texts(client, conversation)), 60)
 
 
 def operator_pods(kube: Kube) -> list[str]:

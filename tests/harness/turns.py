@@ -1,6 +1,7 @@
 """Turns as a client of the Responses API sees them."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import openai
 from openai.types.responses import Response
@@ -8,6 +9,15 @@ from openai.types.responses import Response
 from harness.kube import NotYetError, eventually
 
 RUNNING = ("queued", "in_progress")
+T = TypeVar("T")
+
+
+def waited_out(ask: Callable[[], T]) -> T:
+    """What the API answers. An error of it is a `NotYetError`: what it comes from is about to mend."""
+    try:
+        return ask()
+    except openai.APIError as failure:
+        raise NotYetError(str(failure)) from failure
 
 
 def ended(client: openai.OpenAI, response: str, seconds: float = 90) -> Response:
