@@ -58,6 +58,9 @@ TurnId = Annotated[str, Field(pattern=TURN_ID)]
 
 CUT_HEADER = "X-Tenure-Cut-Turns"
 """Request header of a model call: how many of the oldest turns the runtime has left out of it."""
+RUN_HEADER = "X-Tenure-Run"
+"""Request header by which a sidecar with several sessions names a run of the agent; nobody can guess its value. The
+runtime sends it back with every model and tool call of that run, so that the sidecar knows whose call it is."""
 
 
 # --- report: sidecar → operator ----------------------------------------------------------------------------------

@@ -15,6 +15,8 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from tenure_api.wire import RUN_HEADER
+from tenure_runtime import run
 from tenure_runtime.errors import BadRequestError, FaultError
 from tenure_runtime.loop import AgentLoop
 
@@ -61,6 +63,7 @@ class ChatCompletions:
             await _until_gone(receive, lambda: self._serve(body, scope, receive, send))
 
     async def _serve(self, body: bytes, scope: Scope, receive: Receive, send: Send) -> None:
+        run.enter(Headers(scope=scope).get(RUN_HEADER, ""))
         started = streams = False
         try:
             request = _parsed(body)

@@ -16,7 +16,7 @@ import httpx2
 from openai import APIConnectionError, APIError, APIStatusError, AsyncOpenAI, AsyncStream, DefaultAioHttpClient
 
 from tenure_api.wire import CUT_HEADER
-from tenure_runtime import responses
+from tenure_runtime import responses, run
 from tenure_runtime.errors import BadRequestError, ModelError
 from tenure_runtime.rounds import as_chunk
 from tenure_runtime.settings import Settings
@@ -125,12 +125,13 @@ class ResponsesModel:
 @asynccontextmanager
 async def _call(client: AsyncOpenAI, path: str, body: dict[str, Any], cut: int) -> AsyncIterator[AsyncStream[object]]:
     """One model call, its answer still unread. Whatever ends it, the connection is closed or given back."""
+    headers = run.headers() | ({CUT_HEADER: str(cut)} if cut else {})
     try:
         stream = await client.post(
             path,
             body=body,
             cast_to=object,
-            options={"headers": {CUT_HEADER: str(cut)}} if cut else {},
+            options={"headers": headers} if headers else {},
             stream=True,
             stream_cls=AsyncStream[object],
         )

@@ -6,6 +6,7 @@ from typing import Protocol
 from openai import APIConnectionError, APIError, APIStatusError, AsyncOpenAI
 
 from tenure_api.wire import ToolAnswer
+from tenure_runtime import run
 from tenure_runtime.errors import ToolCallError
 from tenure_runtime.rounds import Call, Json
 
@@ -28,7 +29,9 @@ class SidecarTools:
         """See `Tools.call`."""
         body = {"callId": call.id, "name": call.name, "arguments": call.arguments}
         try:
-            answer = await self._client.post("/tools/call", body=body, cast_to=object)
+            answer = await self._client.post(
+                "/tools/call", body=body, cast_to=object, options={"headers": run.headers()}
+            )
             return ToolAnswer.model_validate(answer).output
         except APIStatusError as error:
             raise ToolCallError.refused(error) from None
