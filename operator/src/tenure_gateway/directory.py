@@ -8,6 +8,7 @@ come before or after the watch has shown the object.
 import asyncio
 import contextlib
 import json
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,11 +16,14 @@ from datetime import datetime
 from typing import Any, Generic, Protocol, TypeVar
 
 from tenure_api.conditions import ConditionStatus, ConditionType
-from tenure_api.names import METADATA_ANNOTATION, PARENT_LABEL
+from tenure_api.names import METADATA_ANNOTATION, PARENT_LABEL, WAKE_ANNOTATION
+from tenure_api.session import EffectiveMode, OperatingMode
 from tenure_gateway.faults import NotReady, SessionGone, SessionStalled
 from tenure_gateway.ids import Key
 
 Object = dict[str, Any]
+
+_GENERATION = re.compile(r"[0-9]{1,18}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +47,21 @@ class SessionView:
     version: int
     created: int
     uid: str
+    identity: str | None
+    """What tokens for its sidecar are made out to."""
     agent: Key
     subject: str
     metadata: dict[str, str] = field(hash=False)
     address: str | None
-    """IP address of its pod while it is Ready."""
+    """IP address of its pod while it is Ready and has one."""
+    generation: int
+    """Of its lease: counts the pods that it was given."""
+    asleep: bool
+    """Whether it sleeps: it has no pod, and gets one when it is woken."""
+    kept_asleep: bool
+    """Whether only those wake it whom RBAC lets `wake` it."""
+    woken: int
+    """The highest generation at which somebody has asked to wake it; -1 if nobody ever has."""
     stalled: str | None
     """What its condition `Stalled` says, while it is."""
     waiting: str
@@ -117,24 +131,38 @@ def session_view(obj: Object) -> SessionView:
     conditions = _conditions(obj)
     ready = conditions.get(ConditionType.READY)
     stalled = conditions.get(ConditionType.STALLED)
-    key = _key(obj)
+    key, status = _key(obj), obj.get("status", {})
+    annotations = obj["metadata"].get("annotations", {})
+    asleep = status.get("effectiveMode") == EffectiveMode.HIBERNATED
+    identity = status.get("identity")
+    reachable = _holds(ready) and not asleep and identity is not None
     owners = [ref["uid"] for ref in obj["metadata"].get("ownerReferences", ()) if ref["kind"] == "AgentSession"]
     return SessionView(
         key=key,
         version=int(obj["metadata"]["resourceVersion"]),
         created=_created(obj),
         uid=obj["metadata"]["uid"],
+        identity=identity,
         agent=Key(key.namespace, obj["spec"]["agentRef"]["name"]),
         subject=obj["spec"]["subject"],
-        metadata=_metadata(obj["metadata"].get("annotations", {}).get(METADATA_ANNOTATION)),
-        address=obj.get("status", {}).get("podIP") if _holds(ready) else None,
+        metadata=_metadata(annotations.get(METADATA_ANNOTATION)),
+        address=status.get("podIP") if reachable else None,
+        generation=(status.get("lease") or {}).get("generation", 0),
+        asleep=asleep,
+        kept_asleep=obj["spec"].get("operatingMode") == OperatingMode.HIBERNATED,
+        woken=_generation(annotations.get(WAKE_ANNOTATION)),
         stalled=_says(stalled) if _holds(stalled) else None,
         waiting=_says(ready) or "its pod is being started",
-        pod=obj.get("status", {}).get("podName"),
+        pod=status.get("podName"),
         parent=obj["metadata"].get("labels", {}).get(PARENT_LABEL),
         owner=owners[0] if owners else None,
         deleting="deletionTimestamp" in obj["metadata"],
     )
+
+
+def _generation(text: str | None) -> int:
+    """The lease generation in the annotation, -1 if there is none: anyone who may edit the session may have spoilt it."""
+    return int(text) if text is not None and _GENERATION.fullmatch(text) else -1
 
 
 def _metadata(text: str | None) -> dict[str, str]:

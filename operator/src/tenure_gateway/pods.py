@@ -92,7 +92,7 @@ class Pods:
                 known, address = await self._directory.ready_session(session, deadline)
             except NotReady as error:
                 raise NotReady(error.message, recorded) from None
-        return Target(known.uid, address, subject)
+        return Target(known.identity or "", address, subject)
 
     async def wait(self, session: Key, patience: Patience, recorded: bool, error: BrokenError) -> None:
         """Waits until the session changes, or for a moment. Raises `NotReady` when patience is at its end."""

@@ -66,7 +66,8 @@ class Ask(NamedTuple):
 class Target(NamedTuple):
     """A session's sidecar, and for whom it is called."""
 
-    uid: str
+    identity: str
+    """What tokens for it are made out to."""
     address: str
     """IP address of its pod."""
     subject: str
@@ -111,15 +112,15 @@ class Tokens:
         self._clock = clock
         self._signed: OrderedDict[tuple[str, str], tuple[float, str]] = OrderedDict()
 
-    def token(self, uid: str, subject: str) -> str:
-        """A token for the sidecar of the session with this UID."""
+    def token(self, identity: str, subject: str) -> str:
+        """A token for the sidecar that is bound to this identity."""
         now = self._clock()
-        known = self._signed.get((uid, subject))
+        known = self._signed.get((identity, subject))
         if known is not None and abs(now - known[0]) < REUSE_SECONDS:
             return known[1]
-        token = self._signer.token(uid, now, subject)
-        self._signed[uid, subject] = (now, token)
-        self._signed.move_to_end((uid, subject))
+        token = self._signer.token(identity, now, subject)
+        self._signed[identity, subject] = (now, token)
+        self._signed.move_to_end((identity, subject))
         if len(self._signed) > _MAX_TOKENS:
             self._signed.popitem(last=False)
         return token
@@ -229,7 +230,7 @@ class Sidecars:
         body: bytes | AsyncIterable[bytes] | None,
         timeout: aiohttp.ClientTimeout,
     ) -> aiohttp.client._RequestContextManager:
-        token = self._tokens.token(target.uid, target.subject)
+        token = self._tokens.token(target.identity, target.subject)
         headers = {"authorization": f"Bearer {token}", "content-type": "application/json"}
         url = URL(target.url(path), encoded=True)
         return self._http.request(method, url, data=body, headers=headers, timeout=timeout)

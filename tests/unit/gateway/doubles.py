@@ -102,10 +102,11 @@ class StandInCluster:
         """Writes the status of a session."""
         self.put(SESSIONS, {**self.objects[SESSIONS][key], "status": status})
 
-    def ready(self, key: Key, address: str) -> None:
+    def ready(self, key: Key, address: str, identity: str | None = None) -> None:
         """Makes a session Ready at an address."""
         conditions = [{"type": "Ready", "status": "True", "reason": "Ready"}]
-        self.set_status(key, {"podIP": address, "podName": f"{key.name}-session", "conditions": conditions})
+        status = {"podIP": address, "podName": f"{key.name}-session", "identity": identity or f"claim-of-{key.name}"}
+        self.set_status(key, {**status, "conditions": conditions})
 
     def starting(self, key: Key, message: str = "its pod starts") -> None:
         """Makes a session not Ready."""

@@ -60,7 +60,7 @@ class Volume:
 class Pod:
     """A session's pod. `speech` makes of the texts that were said so far what the agent does."""
 
-    uid: str
+    identity: str
     volume: Volume
     speech: Callable[[list[str]], list[Deed]]
     breaks: list[str] = field(default_factory=list)
@@ -115,7 +115,7 @@ class StandInSidecars:
         headers = {name.decode(): value.decode() for name, value in scope["headers"]}
         pod = self.pods[headers["x-pod"]]
         try:
-            verifier = Verifier(pod.uid, {"gateway": public_key(SIGNING_KEY)})
+            verifier = Verifier(pod.identity, {"gateway": public_key(SIGNING_KEY)})
             caller = verifier.caller(headers["authorization"].removeprefix("Bearer "), datetime.now(UTC).timestamp())
         except RefusedError as error:
             await _refuse(send, 401, "unauthorized", str(error))

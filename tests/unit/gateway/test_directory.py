@@ -30,7 +30,7 @@ def condition(kind: str, status: str, message: str = "") -> Object:
     return {"type": kind, "status": status, "reason": "Because", "message": message}
 
 
-READY: Object = {"podIP": "10.0.0.1", "conditions": [condition("Ready", "True")]}
+READY: Object = {"podIP": "10.0.0.1", "identity": "c-s", "conditions": [condition("Ready", "True")]}
 
 
 class AnyOrder(RuleBasedStateMachine):
@@ -136,7 +136,7 @@ async def test_a_ready_session_is_there_at_once() -> None:
     directory = Directory()
     directory.sessions.put(session(**READY))
     view, address = await directory.ready_session(KEY, 0)
-    assert (view.uid, address) == ("u-s", "10.0.0.1")
+    assert (view.identity, address) == ("c-s", "10.0.0.1")
 
 
 async def test_all_who_wait_hear_that_it_is_ready() -> None:

@@ -161,7 +161,7 @@ async def test_neither_is_one_that_is_asked_for_items(client: AsyncOpenAI, world
 async def test_an_address_that_is_another_sessions_by_now_gives_away_nothing(client: AsyncOpenAI, world: World) -> None:
     mine, other = world.session("mine"), world.session("other", subject="bob")
     stale = world.address(mine)
-    stranger = world.sidecars.pods[stale] = Pod("uid-other", world.volumes[other], world.speech)
+    stranger = world.sidecars.pods[stale] = Pod("claim-of-other", world.volumes[other], world.speech)
     asking = asyncio.create_task(ask(client))
     await until(lambda: "sidecar_retries_total 0.0" not in metrics(world))
     world.revive(mine)

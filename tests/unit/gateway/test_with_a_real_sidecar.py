@@ -61,9 +61,9 @@ async def whole(tmp_path: Path) -> AsyncIterator[Whole]:
         cluster = StandInCluster()
         token = cluster.user("alice", namespaces=("shop",))
         cluster.agent(AGENT)
-        metadata = {"namespace": "shop", "name": "one", "uid": SESSION, "creationTimestamp": "2026-11-24T00:00:00Z"}
+        metadata = {"namespace": "shop", "name": "one", "uid": "u-one", "creationTimestamp": "2026-11-24T00:00:00Z"}
         cluster.put(SESSIONS, {"metadata": metadata, "spec": {"agentRef": {"name": "helper"}, "subject": "alice"}})
-        cluster.ready(ONE, "10.0.0.1")
+        cluster.ready(ONE, "10.0.0.1", identity=SESSION)
         gateway = assemble(Settings(hold_seconds=20), GATEWAY, cluster, http_client)
         url = f"http://127.0.0.1:{await stack.enter_async_context(listening(gateway.front))}"
         following = asyncio.create_task(gateway.follow())

@@ -86,7 +86,7 @@ class World:
     def revive(self, key: Key) -> Pod:
         """Gives a session a new pod, with the volume that it had."""
         address = f"10.0.0.{next(self._numbers)}"
-        pod = Pod(f"uid-{key.name}", self.volumes.setdefault(key, Volume()), lambda heard: self.speech(heard))
+        pod = Pod(f"claim-of-{key.name}", self.volumes.setdefault(key, Volume()), lambda heard: self.speech(heard))
         self.sidecars.pods[address] = pod
         self.cluster.ready(key, address)
         return pod
