@@ -3,6 +3,8 @@
     OperatorError
     ├── WaitingError          something outside is not as it must be; tried again later, without a traceback
     │   ├── UnavailableError  the API server or a sidecar does not answer, or not now
+    │   ├── BusyError         the session is in use: it can neither sleep nor have its pod replaced
+    │   ├── TakenError        the warm set is another session's
     │   ├── ContendedError    someone undoes what we do, again and again
     │   ├── ConflictError     the object has changed since it was read
     │   ├── ExistsError       there is already an object of that name
@@ -24,6 +26,14 @@ class WaitingError(OperatorError):
 
 class UnavailableError(WaitingError):
     """The API server or a sidecar does not answer, or not now."""
+
+
+class BusyError(WaitingError):
+    """The session is in use."""
+
+
+class TakenError(WaitingError):
+    """The warm set is another session's."""
 
 
 class ContendedError(WaitingError):

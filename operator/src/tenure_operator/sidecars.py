@@ -1,4 +1,4 @@
-"""HTTP to the sidecars: their report, and new configuration for them."""
+"""HTTP to the sidecars: their report, and what they are to do."""
 
 import time
 from collections.abc import Callable
@@ -9,8 +9,8 @@ from pydantic import ValidationError
 
 from tenure_api.configuration import SessionConfig
 from tenure_api.tokens import Signer
-from tenure_api.wire import Failure, Report, sidecar_url
-from tenure_operator.errors import UnavailableError
+from tenure_api.wire import Binding, Drain, Failure, Report, sidecar_url
+from tenure_operator.errors import BusyError, TakenError, UnavailableError
 
 TIMEOUT = httpx.Timeout(5.0, connect=2.0)
 
@@ -18,7 +18,8 @@ TIMEOUT = httpx.Timeout(5.0, connect=2.0)
 class Address(NamedTuple):
     """Where the sidecar of a session listens."""
 
-    session_uid: str
+    identity: str
+    """The audience of its tokens: UID of the volume's claim."""
     ip: str
 
     def url(self, path: str) -> str:
@@ -42,19 +43,30 @@ class Sidecars:
         """Gives the sidecar a configuration; the report says what it made of it."""
         return await self._ask(address, "PUT", "/v1/config", config.model_dump(mode="json", by_alias=True))
 
+    async def drain(self, address: Address, idle_seconds: float) -> Report:
+        """Has the sidecar take no more turns. Raises `BusyError` unless nothing has happened for so long."""
+        body = Drain(idle_seconds=idle_seconds).model_dump(mode="json", by_alias=True)
+        return await self._ask(address, "POST", "/v1/drain", body)
+
+    async def bind(self, address: Address, binding: Binding) -> Report:
+        """Gives a sidecar that was started ahead to a session. Raises `TakenError` if it is another's."""
+        return await self._ask(address, "PUT", "/v1/binding", binding.model_dump(mode="json", by_alias=True))
+
     async def _ask(self, address: Address, method: str, path: str, body: object) -> Report:
-        headers = {"Authorization": f"Bearer {self._signer.token(address.session_uid, self._now())}"}
+        headers = {"Authorization": f"Bearer {self._signer.token(address.identity, self._now())}"}
         try:
             answer = await self._client.request(method, address.url(path), headers=headers, json=body, timeout=TIMEOUT)
         except httpx.HTTPError as error:
             raise UnavailableError(f"it does not answer ({type(error).__name__})") from None
+        if answer.status_code == 409:
+            raise (TakenError if path == "/v1/binding" else BusyError)(_refusal(answer))
         if answer.status_code != 200:
             raise UnavailableError(_refusal(answer))
         try:
             report = Report.model_validate_json(answer.content)
         except ValidationError:
             raise UnavailableError("it answers with something else than a report") from None
-        if report.session != address.session_uid:
+        if report.identity != address.identity:
             raise UnavailableError("another session's sidecar answers at its address")
         return report
 

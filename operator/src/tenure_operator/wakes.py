@@ -7,7 +7,8 @@ thousand writes to the status of their agent, nor one session two.
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from tenure_api.names import API_VERSION, RECOVERED_ANNOTATION
+from tenure_api.names import API_VERSION, RECOVERED_ANNOTATION, SESSION_LABEL, WAKE_ANNOTATION
+from tenure_api.session import EffectiveMode
 from tenure_operator.cache import Cache, Change, agent_of, name_of, policy_of
 from tenure_operator.kinds import AGENTS, BY_NAME, POLICIES, SESSIONS, Key, Manifest
 
@@ -61,11 +62,33 @@ def recovered_of(session: Manifest | None) -> str | None:
     return found
 
 
+def wake_of(session: Manifest | None) -> int | None:
+    """The lease generation that somebody wants to be over; None if nobody does, or what is written is no number."""
+    written = (session or {}).get("metadata", {}).get("annotations", {}).get(WAKE_ANNOTATION, "")
+    return int(written) if len(written) < 10 and written.isascii() and written.isdigit() else None
+
+
+def is_hibernated(session: Manifest) -> bool:
+    """Whether the session sleeps."""
+    return bool(session.get("status", {}).get("effectiveMode") == EffectiveMode.HIBERNATED)
+
+
+def is_running(session: Manifest) -> bool:
+    """Whether the session has a pod that takes turns."""
+    return (ready_status(session) or ("",))[0] == "True" and not is_hibernated(session)
+
+
+def _asked(session: Manifest | None) -> Any:
+    """What people and gateways ask of a session by annotations."""
+    return recovered_of(session), wake_of(session)
+
+
 def _counted(session: Manifest | None) -> Any:
     if session is None:
         return None
     status = session.get("status", {})
-    return agent_of(session), ready_status(session), status.get("podIP"), status.get("policy")
+    mode = status.get("effectiveMode")
+    return agent_of(session), ready_status(session), mode, status.get("podIP"), status.get("policy")
 
 
 def _either(change: Change) -> Manifest:
@@ -77,7 +100,7 @@ def _either(change: Change) -> Manifest:
 
 def _of_session(cache: Cache, change: Change) -> Iterator[Wake]:
     session = _either(change)
-    if _identity(change.old) != _identity(change.new) or recovered_of(change.old) != recovered_of(change.new):
+    if _identity(change.old) != _identity(change.new) or _asked(change.old) != _asked(change.new):
         yield Wake(Key(SESSIONS, *name_of(session)))
     if _counted(change.old) != _counted(change.new):
         agent = agent_of(session)
@@ -118,3 +141,5 @@ def _of_child(change: Change) -> Iterator[Wake]:
     for reference in meta.get("ownerReferences", []):
         if reference["apiVersion"] == API_VERSION and reference["kind"] in BY_NAME:
             yield Wake(Key(BY_NAME[reference["kind"]], meta["namespace"], reference["name"]))
+    if not meta.get("ownerReferences") and (session := meta.get("labels", {}).get(SESSION_LABEL)):
+        yield Wake(Key(SESSIONS, meta["namespace"], session))  # a volume that is to be retained has no owner

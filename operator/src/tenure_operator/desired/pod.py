@@ -177,6 +177,11 @@ def pod_hash(agent: str, spec: AgentSpec, settings: PodSettings) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def revision_of(pod_hash: str, config_digest: str) -> str:
+    """Names what an agent's sessions run: the template of their pods and the configuration of their sidecars."""
+    return hashlib.sha256(f"{pod_hash} {config_digest}".encode()).hexdigest()[:10]
+
+
 def pod(of: SetOf, run: Run, spec: AgentSpec, settings: PodSettings) -> Manifest:
     """The pod of a set."""
     made = manifest(

@@ -14,10 +14,10 @@ from tenure_operator.desired.credentials import credentials
 from tenure_operator.errors import ContendedError, RefusedError
 from tenure_operator.kinds import ACCOUNTS, AGENTS, CONFIG_MAPS, POLICIES, SESSIONS, Key, Manifest, Meta
 from tenure_operator.probes import MISSING_SECONDS, PRESENT_SECONDS, SecretProbes
-from tenure_operator.reconcile.children import Child, Create, Repair, Standing, is_deleting, step
+from tenure_operator.reconcile.children import Child, Create, Owner, Repair, Standing, is_deleting, step
 from tenure_operator.reconcile.verdict import Progress, Verdict, comparable, conditions, ready, stalled, waiting
 from tenure_operator.reconcile.world import Wanted, World
-from tenure_operator.wakes import ready_status
+from tenure_operator.wakes import is_hibernated, is_running
 
 FOREIGN_SECONDS = 10.0
 FIX = "which is not in this namespace: create it or change the field."
@@ -115,12 +115,14 @@ class AgentReconciler:
         return Observed(
             meta=meta,
             agent=agent,
-            account=await self._world.child(ACCOUNTS, names.agent_account(meta.name), AGENTS, meta),
-            config_map=await self._world.child(CONFIG_MAPS, names.agent_config(meta.name), AGENTS, meta),
+            account=await self._world.child(ACCOUNTS, names.agent_account(meta.name), Owner(AGENTS, meta)),
+            config_map=await self._world.child(CONFIG_MAPS, names.agent_config(meta.name), Owner(AGENTS, meta)),
             config=self._config(meta, agent),
             missing_secrets=tuple(missing),
             sessions=SessionCount(
-                total=len(sessions), ready=sum(1 for s in sessions if (ready_status(s) or ("", 0))[0] == "True")
+                total=len(sessions),
+                running=sum(1 for session in sessions if is_running(session)),
+                hibernated=sum(1 for session in sessions if is_hibernated(session)),
             ),
         )
 

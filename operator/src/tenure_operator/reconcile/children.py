@@ -79,3 +79,14 @@ def step(have: Child, desired: Manifest) -> list[Create | Repair]:
 def is_deleting(live: Manifest) -> bool:
     """Whether it is on its way out."""
     return "deletionTimestamp" in live["metadata"]
+
+
+class Owner(NamedTuple):
+    """Tells an object's children from others of the same name, by the owner that they name."""
+
+    kind: Kind
+    meta: Meta
+
+    def child(self, kind: Kind, live: Manifest | None) -> Child:
+        """An object with its standing."""
+        return child(kind, live, self.kind, self.meta)

@@ -20,9 +20,9 @@ TOO_MANY_RESTARTS = 2
 READY = ready("The session accepts turns.")
 
 
-def starting(pod: Manifest) -> Verdict:
-    """A pod that comes up as it should, as far as is known."""
-    see = f"If this lasts, see `kubectl describe pod {pod['metadata']['name']}`."
+def starting(pod: str) -> Verdict:
+    """A pod, given by its name, that comes up as it should, as far as is known."""
+    see = f"If this lasts, see `kubectl describe pod {pod}`."
     return waiting(Reason.POD_STARTING, f"The pod is starting. {see}")
 
 
@@ -96,7 +96,7 @@ def judge(pod: Manifest, claim: Manifest | None, report: Report | None, now: dat
     scheduled = condition(pod, "PodScheduled")
     if scheduled.get("status") != "True":
         return _unscheduled(pod, claim, scheduled, now)
-    return Judgement(starting(pod))
+    return Judgement(starting(pod["metadata"]["name"]))
 
 
 def _journal(pod: Manifest, report: Report) -> Verdict | None:
@@ -109,6 +109,8 @@ def _journal(pod: Manifest, report: Report) -> Verdict | None:
     if report.journal is JournalState.UNREADABLE:
         fix = "Restore the volume from a backup, or delete the session."
         return stalled(Reason.JOURNAL_UNREADABLE, f"The journal cannot be read. {fix} {said}".rstrip())
+    if report.journal is JournalState.AWAITING_BUNDLE:
+        return waiting(Reason.RESTORING, "The session begins with the state of another, which is being brought to it.")
     if report.journal is JournalState.LOCKED:
         return waiting(
             Reason.POD_STARTING, "The journal is still open in the previous pod; this one waits for its end."
@@ -144,7 +146,7 @@ def _unscheduled(pod: Manifest, claim: Manifest | None, scheduled: dict[str, Any
     since = scheduled.get("lastTransitionTime") or pod["metadata"]["creationTimestamp"]
     patience = PATIENCE_SECONDS - (now - datetime.fromisoformat(since)).total_seconds()
     if patience > 0:
-        return Judgement(starting(pod), patience)
+        return Judgement(starting(pod["metadata"]["name"]), patience)
     said = scheduled.get("message", "").strip()
     unbound = claim is not None and claim.get("status", {}).get("phase") == "Pending"
     if claim is not None and unbound and (not said or "volume" in said.lower()):

@@ -7,15 +7,13 @@ from tenure_operator.kinds import POLICIES, Key, Manifest, Meta
 from tenure_operator.reconcile.children import is_deleting
 from tenure_operator.reconcile.verdict import Verdict, comparable, conditions, ready, waiting
 from tenure_operator.reconcile.world import World
-from tenure_operator.wakes import ready_status
+from tenure_operator.wakes import is_running
 
 
 def delivery(cache: Cache, policy: Meta) -> tuple[int, Delivery]:
     """Agents that refer to the policy, and how many of their running sessions enforce its current generation."""
     agents = cache.agents_with((policy.namespace, policy.name))
-    running = [
-        s for agent in agents for s in cache.sessions_of(name_of(agent)) if (ready_status(s) or ("",))[0] == "True"
-    ]
+    running = [s for agent in agents for s in cache.sessions_of(name_of(agent)) if is_running(s)]
     wanted = {"name": policy.name, "generation": policy.generation}
     current = sum(1 for session in running if session["status"].get("policy") == wanted)
     return len(agents), Delivery(total=len(running), current=current)

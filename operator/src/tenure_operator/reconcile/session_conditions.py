@@ -6,12 +6,13 @@ from datetime import UTC, datetime
 from tenure_api.conditions import Condition, ConditionStatus, ConditionType, Reason
 from tenure_api.configuration import EffectivePolicy
 from tenure_api.names import RECOVERED_ANNOTATION
-from tenure_api.session import AgentSessionStatus, Lineage
+from tenure_api.session import AgentSessionStatus, Hibernation, Lineage
 from tenure_api.wire import Report, Suspension
+from tenure_operator.desired.quantity import amount
 from tenure_operator.kinds import Manifest, Meta
 from tenure_operator.reconcile import pods
 from tenure_operator.reconcile.verdict import Verdict, condition
-from tenure_operator.sightings import Sighting
+from tenure_operator.sightings import Sighting, is_nearly_full
 
 NAMED_APPROVALS = 8
 """Approvals that a message names; a turn that waits for more of them is decided on step by step anyway."""
@@ -38,6 +39,16 @@ class Facts:
     pod: Manifest | None
     claim: Manifest | None
     sighting: Sighting | None
+    set_name: str = ""
+    lease: int | None = None
+    """Generation of the lease that is taken now, for a pod that is about to be made."""
+    hibernation: Hibernation | None = None
+    """Given if the session sleeps, or is put to sleep."""
+    revision: str | None = None
+    """The agent's, if it is what the session runs."""
+    growth: tuple[str, str] | None = None
+    """The size of the claim and the one that the agent asks for, while it is too small."""
+    growth_refused: bool = False
     agent: FactsOfAgent | None = None
     """None if there is none."""
     policy: EffectivePolicy | None = None
@@ -69,6 +80,7 @@ def reported_conditions(before: list[Condition], status: AgentSessionStatus, fac
         *_policy(status, facts),
         *_suspended(before, facts),
         *_recovery(status, facts),
+        *_volume(before, facts),
     ]
 
 
@@ -164,6 +176,48 @@ def _approvals(waits: Suspension, facts: Facts) -> str:
         f"Turn {waits.turn} waits until a person has decided on {which}. "
         f"See the arguments in the conversation's items; decide by POST /v1/responses at the gateway with {body}"
     )
+
+
+def _volume(before: list[Condition], facts: Facts) -> list[Condition]:
+    """What is amiss first: a volume without room, then one that has not the size that the agent asks for."""
+    type_, report = ConditionType.VOLUME_HEALTHY, facts.report
+    if report is not None and report.volume is not None and is_nearly_full(report):
+        used, capacity = report.volume.used_bytes, report.volume.capacity_bytes
+        said = (
+            f"The volume is nearly full: {used * 100 // max(capacity, 1)} % of {capacity // 2**20} MiB are used. Give "
+            "the agent a larger spec.session.storage.size, delete files of the session, or let its policy keep less."
+        )
+        return [facts.condition(type_, ConditionStatus.FALSE, Reason.NEARLY_FULL, said)]
+    if facts.growth is not None:
+        have, want = facts.growth
+        if facts.growth_refused:
+            said = (
+                f"The volume has {have} and the agent asks for {want}, but its StorageClass lets no volume grow: set "
+                "allowVolumeExpansion there, or move the session to a new one by export and import."
+            )
+            return [facts.condition(type_, ConditionStatus.FALSE, Reason.EXPANSION_REFUSED, said)]
+        said = f"The volume is to grow from {have} to {want}."
+        return [facts.condition(type_, ConditionStatus.FALSE, Reason.EXPANDING, said)]
+    if facts.claim is not None and (resizing := _resizing(facts.claim)):
+        return [facts.condition(type_, ConditionStatus.FALSE, Reason.EXPANDING, resizing)]
+    known = [condition for condition in before if condition.type == type_]
+    if report is None and known and known[0].reason == Reason.NEARLY_FULL:
+        return _kept(before, type_, facts)  # asleep, it does not become emptier
+    if facts.claim is None or (report is None and not known):
+        return []
+    said = "The volume has room, and the size that the agent asks for."
+    return [facts.condition(type_, ConditionStatus.TRUE, Reason.HEALTHY, said)]
+
+
+def _resizing(claim: Manifest) -> str | None:
+    """What a claim says of a growth that is under way."""
+    status = claim.get("status", {})
+    have = (status.get("capacity") or {}).get("storage")
+    wanted = claim["spec"]["resources"]["requests"]["storage"]
+    if have is None or amount(have) >= amount(wanted):
+        return None
+    said = next((c.get("message", "") for c in status.get("conditions") or [] if c["status"] == "True"), "")
+    return f"The volume is growing from {have} to {wanted}. {said}".rstrip()
 
 
 def _recovery(status: AgentSessionStatus, facts: Facts) -> list[Condition]:

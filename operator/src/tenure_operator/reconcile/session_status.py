@@ -2,29 +2,48 @@
 
 from datetime import datetime
 
+from tenure_api import names
 from tenure_api.conditions import Condition, ConditionStatus, ConditionType, Reason, merge
-from tenure_api.session import AgentSessionStatus, JournalStatus, PolicySeen, UnknownOutcome
+from tenure_api.session import (
+    AgentSessionStatus,
+    EffectiveMode,
+    JournalStatus,
+    Lease,
+    Origin,
+    PolicySeen,
+    UnknownOutcome,
+    VolumeUse,
+)
 from tenure_api.wire import Report
 from tenure_operator.reconcile.session_conditions import Facts, reported_conditions
 from tenure_operator.reconcile.verdict import comparable, conditions
 
-COUNTERS = {"journal": None, "turns": None, "last_activity_time": None}
+COUNTERS = {"journal": None, "turns": None, "last_activity_time": None, "volume": None}
 COUNTERS_SECONDS = 30.0
 """How often a status is written for counters only."""
+VOLUME_STEP = 0.02
+"""By how much of its capacity a volume must have filled or emptied to be worth a write."""
 
 
 def session_status(before: AgentSessionStatus, facts: Facts, now: datetime) -> AgentSessionStatus:
     """The status to write. What only a sidecar knows stays as it was while there is no report of it."""
     report = facts.report
-    pod, ready = facts.pod, facts.verdict.is_ready
+    pod, claim = (None if facts.hibernation else facts.pod), facts.claim
+    reached = facts.verdict.is_ready or facts.verdict.reason is Reason.RESTORING
     status = before.model_copy(
         update={
             "observed_generation": facts.meta.generation,
-            "pod_name": pod["metadata"]["name"] if pod else None,
-            "pod_ip": pod["status"].get("podIP") if pod and ready else None,
-            "volume_claim_name": facts.claim["metadata"]["name"] if facts.claim else None,
+            "effective_mode": EffectiveMode.HIBERNATED if facts.hibernation else EffectiveMode.RUNNING,
+            "hibernation": facts.hibernation,
+            "lease": before.lease if facts.lease is None else Lease(generation=facts.lease),
+            "revision": facts.revision or before.revision,
+            "set_name": facts.set_name,
+            "identity": claim["metadata"]["uid"] if claim else None,
+            "pod_name": names.session_pod(facts.set_name) if pod or facts.lease is not None else None,
+            "pod_ip": pod["status"].get("podIP") if pod and reached else None,
+            "volume_claim_name": claim["metadata"]["name"] if claim else None,
             "lineage": facts.lineage,
-            **(_reported(report) if report else {}),
+            **(_reported(report) | {"volume": _volume(before.volume, report)} if report else {}),
         }
     )
     said = [
@@ -35,8 +54,9 @@ def session_status(before: AgentSessionStatus, facts: Facts, now: datetime) -> A
 
 
 def _reported(report: Report) -> dict[str, object]:
-    policy, unknown = report.policy, report.unknown
+    policy, unknown, origin = report.policy, report.unknown, report.origin
     return {
+        "origin": Origin(session=origin.session, sequence=origin.sequence, digest=origin.digest) if origin else None,
         "agent_generation": report.agent_generation,
         "policy": PolicySeen(name=policy.name, generation=policy.generation) if policy else None,
         "journal": JournalStatus(sequence=report.sequence),
@@ -48,6 +68,17 @@ def _reported(report: Report) -> dict[str, object]:
         else None,
         "last_activity_time": report.last_activity,
     }
+
+
+def _volume(before: VolumeUse | None, report: Report) -> VolumeUse | None:
+    """How full the volume is, in steps: sessions share a file system, and one that does nothing must not be written."""
+    now = report.volume
+    if now is None:
+        return None
+    step = VOLUME_STEP * now.capacity_bytes
+    if before and before.capacity_bytes == now.capacity_bytes and abs(before.used_bytes - now.used_bytes) < step:
+        return before
+    return VolumeUse(capacity_bytes=now.capacity_bytes, used_bytes=now.used_bytes)
 
 
 def news(before: list[Condition], after: list[Condition]) -> list[Condition]:
@@ -80,6 +111,7 @@ def _outline(status: AgentSessionStatus) -> tuple[object, ...]:
     )
     return (
         status.observed_generation,
+        status.effective_mode,
         status.pod_name,
         status.pod_ip,
         status.volume_claim_name,

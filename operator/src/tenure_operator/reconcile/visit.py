@@ -7,7 +7,7 @@ from tenure_api import names
 from tenure_api.wire import Report
 from tenure_operator.cache import Name, agent_of
 from tenure_operator.errors import UnavailableError
-from tenure_operator.kinds import PODS, SESSIONS, Key, Manifest
+from tenure_operator.kinds import AGENTS, PODS, SESSIONS, Key, Manifest
 from tenure_operator.queue import backoff
 from tenure_operator.reconcile import pods
 from tenure_operator.reconcile.world import World
@@ -38,8 +38,10 @@ class Visitor:
         """
         session = (at.namespace, at.name)
         manifest = self._world.cache.get(SESSIONS, *session)
-        pod = self._world.cache.get(PODS, at.namespace, names.session_pod(at.name))
-        if manifest is None or pod is None:
+        if manifest is None:
+            return None
+        pod = self._world.cache.get(PODS, at.namespace, names.session_pod(_status(manifest).get("setName") or at.name))
+        if pod is None:
             return None
         if not pods.sidecar_answers(pod):
             return STARTING_SECONDS  # it ended, and is started again in the same pod
@@ -55,10 +57,16 @@ class Visitor:
             self._world.ask(at, 0.0)
         if not pods.is_ready(pod):
             return STARTING_SECONDS
-        return self._every * (1 + SPREAD * (2 * self._random() - 1))
+        return self._pause(manifest) * (1 + SPREAD * (2 * self._random() - 1))
+
+    def _pause(self, session: Manifest) -> float:
+        """Seconds between two visits; less for a session that is to sleep soon after its last turn."""
+        agent = self._world.cache.get(AGENTS, *agent_of(session))
+        idle = ((agent or {}).get("spec", {}).get("session") or {}).get("idleTimeoutSeconds", self._every)
+        return min(self._every, max(float(idle), 1.0))
 
     async def _talk(self, session: Manifest, pod: Manifest) -> Report:
-        address = Address(session["metadata"]["uid"], pod["status"]["podIP"])
+        address = Address(_status(session).get("identity", ""), pod["status"]["podIP"])
         wanted = self._world.wanted.get(agent_of(session))
         known = self._world.sightings.of(_name(session), pod["metadata"]["uid"])
         report = known.report if known else None
@@ -67,6 +75,11 @@ class Visitor:
         if wanted is not None and report.config_digest != wanted.digest:
             report = await self._sidecars.configure(address, wanted.config)
         return report
+
+
+def _status(session: Manifest) -> Manifest:
+    found: Manifest = session.get("status", {})
+    return found
 
 
 def _name(session: Manifest) -> Name:

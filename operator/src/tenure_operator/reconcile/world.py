@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Protocol
 
 from pydantic import BaseModel
 
@@ -10,10 +11,10 @@ from tenure_api.configuration import SessionConfig
 from tenure_operator.api_client import Api
 from tenure_operator.cache import Cache, Change, Name, name_of
 from tenure_operator.desired.containers import PodSettings
-from tenure_operator.errors import ContendedError, ExistsError, NotFoundError, WaitingError
+from tenure_operator.errors import ConflictError, ContendedError, ExistsError, NotFoundError, WaitingError
 from tenure_operator.events import Events
 from tenure_operator.kinds import Key, Kind, Manifest, Meta
-from tenure_operator.reconcile.children import Child, Standing, child
+from tenure_operator.reconcile.children import Child, Standing
 from tenure_operator.restraint import Restraint
 from tenure_operator.sightings import Sightings
 from tenure_operator.wakes import wakes
@@ -44,6 +45,17 @@ class Wanted:
     digest: str
 
 
+class Of(Protocol):
+    """Whose children are looked at."""
+
+    @property
+    def meta(self) -> Meta:
+        """The owner."""
+
+    def child(self, kind: Kind, live: Manifest | None) -> Child:
+        """An object with its standing."""
+
+
 @dataclass
 class World:
     """Shared state of the reconcilers. Everything in it can be had again from the API server and the sidecars."""
@@ -61,8 +73,10 @@ class World:
     sightings: Sightings = field(default_factory=Sightings)
     wanted: dict[Name, Wanted] = field(default_factory=dict)
     """By agent."""
-    replacing: dict[Name, Name] = field(default_factory=dict)
-    """By agent, the one session whose pod is being replaced by a newer one."""
+    needed: set[Name] = field(default_factory=set)
+    """Sessions that others are made from just now: they must run."""
+    growth_refused: dict[Name, str] = field(default_factory=dict)
+    """By session, the size that its StorageClass does not let its volume grow to."""
     api_networks: tuple[str, ...] = ()
     """The API server's addresses, as networks."""
 
@@ -91,12 +105,23 @@ class World:
             self.learned(change)
         return self.cache.get(kind, *name)
 
-    async def child(self, kind: Kind, name: str, owner_kind: Kind, owner: Meta) -> Child:
+    async def child(self, kind: Kind, name: str, of: "Of") -> Child:
         """A child as it is. Another's object is looked at anew, since no watch tells when it is gone."""
-        found = child(kind, self.cache.get(kind, owner.namespace, name), owner_kind, owner)
+        found = of.child(kind, self.cache.get(kind, of.meta.namespace, name))
         if found.standing is Standing.FOREIGN:
-            found = child(kind, await self.refresh(kind, (owner.namespace, name)), owner_kind, owner)
+            found = of.child(kind, await self.refresh(kind, (of.meta.namespace, name)))
         return found
+
+    async def delete(self, kind: Kind, live: Manifest) -> None:
+        """Deletes this very object, if it is still there."""
+        meta = live["metadata"]
+        try:
+            ended = await self.api.delete(kind, meta["namespace"], meta["name"], meta["uid"])
+        except (NotFoundError, ConflictError):
+            await self.refresh(kind, name_of(live))
+            return
+        if ended.get("kind") == kind.name:
+            self.learn(kind, ended)
 
     async def write_status(self, kind: Kind, meta: Meta, status: BaseModel) -> None:
         """Writes a status. What is unknown is left out, and so removed.
