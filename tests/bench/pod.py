@@ -111,7 +111,7 @@ class Pod:
         self.environment = {
             **{f"TENURE_{name.upper()}_DIR": str(place) for name, place in places.items()},
             **{f"TENURE_{name.upper()}_PORT": str(port) for name, port in self.ports.items()},
-            "TENURE_SESSION_UID": SESSION,
+            "TENURE_IDENTITY": SESSION,
             "TENURE_HOST": "127.0.0.1",
         }
 

@@ -1,8 +1,8 @@
 """Short-lived tokens by which operator and gateway prove themselves to a sidecar.
 
 JSON Web Tokens signed with Ed25519 (RFC 8037). The issuer is `operator` or `gateway`, each with its own key; the
-audience is the UID of the session, so that a token is worth nothing at another session's sidecar. A sidecar holds only
-the public keys: whoever reads one cannot call another.
+audience is the identity of the session, the UID of its volume's claim, so that a token is worth nothing at another
+session's sidecar. A sidecar holds only the public keys: whoever reads one cannot call another.
 """
 
 from dataclasses import dataclass
@@ -71,9 +71,9 @@ class Signer:
         self._issuer = issuer
         self._key = _private(private_pem)
 
-    def token(self, session_uid: str, now: float, subject: str | None = None) -> str:
-        """A token for the sidecar of one session. `now` is in seconds since the epoch."""
-        claims = {"iss": self._issuer, "aud": session_uid, "iat": int(now), "exp": int(now) + LIFETIME_SECONDS}
+    def token(self, identity: str, now: float, subject: str | None = None) -> str:
+        """A token for the sidecar of this identity. `now` is in seconds since the epoch."""
+        claims = {"iss": self._issuer, "aud": identity, "iat": int(now), "exp": int(now) + LIFETIME_SECONDS}
         if subject is not None:
             claims["sub"] = subject
         return jwt.encode(claims, self._key, algorithm="EdDSA")
@@ -82,8 +82,8 @@ class Signer:
 class Verifier:
     """Verifies tokens at one session's sidecar."""
 
-    def __init__(self, session_uid: str, public_pems: dict[Issuer, str]) -> None:
-        self._session = session_uid
+    def __init__(self, identity: str, public_pems: dict[Issuer, str]) -> None:
+        self._identity = identity
         self._keys = {issuer: _public(pem) for issuer, pem in public_pems.items()}
 
     def caller(self, token: str, now: float) -> Caller:
@@ -98,7 +98,7 @@ class Verifier:
                 token,
                 key,
                 algorithms=["EdDSA"],
-                audience=self._session,
+                audience=self._identity,
                 options={"require": ["exp", "iat", "aud", "iss"], "verify_exp": False, "verify_iat": False},
             )
         except (jwt.PyJWTError, StopIteration):

@@ -32,9 +32,9 @@ _TURN = re.compile(TURN_ID)
 class Gate:
     """Says who is calling. A token that was verified once is not verified again until it expires."""
 
-    def __init__(self, session_uid: str, directory: Path, now: Callable[[], float]) -> None:
+    def __init__(self, identity: str, directory: Path, now: Callable[[], float]) -> None:
         """`directory` holds the public keys; `now` is the wall time, which the callers' clocks follow too."""
-        self._session = session_uid
+        self._identity = identity
         self._directory = directory
         self._now = now
         self._pems: dict[Issuer, str] = {}
@@ -85,7 +85,7 @@ class Gate:
             pems = {issuer: (self._directory / f"{issuer}.pub").read_text() for issuer in _ISSUERS}
             if pems == self._pems:
                 return False
-            self._verifier, self._pems = Verifier(self._session, pems), pems
+            self._verifier, self._pems = Verifier(self._identity, pems), pems
         except (OSError, ValueError):
             return False
         self._known.clear()

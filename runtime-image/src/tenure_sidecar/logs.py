@@ -3,13 +3,15 @@
 import json
 import logging
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 
 class JsonFormatter(logging.Formatter):
     """Time, level, logger, message, session, and the traceback if there is one."""
 
-    def __init__(self, session: str) -> None:
+    def __init__(self, session: Callable[[], str]) -> None:
+        """`session` is asked for every line: a sidecar that was started ahead gets its session later."""
         super().__init__()
         self._session = session
 
@@ -20,15 +22,15 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
-            "session": self._session,
+            "session": self._session(),
         }
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
         return json.dumps(line)
 
 
-def configure(session: str) -> None:
-    """Write all logs of the process to standard output."""
+def configure(session: Callable[[], str]) -> None:
+    """Write all logs of the process to standard output; `session` names the session."""
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(JsonFormatter(session))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)

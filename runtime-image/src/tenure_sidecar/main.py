@@ -81,7 +81,7 @@ def build(settings: Settings, client: Client, toolbox: ToolboxOf) -> tuple[Sessi
     """The parts of the process, and the sockets that it listens on."""
     metrics = Metrics()
     session = Session(settings, SteadyClock(), metrics, client, toolbox)
-    control = Control(session, Gate(settings.session_uid, settings.config, time.time))
+    control = Control(session, Gate(settings.identity, settings.config, time.time))
     upstream = Upstream(client, session.credentials, session.health)
     proxy = ModelProxy(session.pod_token, lambda: session.config, lambda: session.underway, upstream, metrics)
     listeners: list[tuple[socket.socket, App]] = [
@@ -176,7 +176,7 @@ def main() -> None:
         settings = from_environment()
     except ValueError as error:
         sys.exit(str(error))
-    logs.configure(settings.session)
+    logs.configure(lambda: settings.session)
     os.umask(0o077)
     sys.setswitchinterval(_SWITCH_SECONDS)
     sys.exit(uvloop.run(serve(settings)))

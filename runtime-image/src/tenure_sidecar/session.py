@@ -164,7 +164,7 @@ class Session:
         config, running, problem = self._config, self._running, self._problem
         state = problem.state if problem is not None else JournalState.UNREADABLE
         common = {
-            "session": self._settings.session_uid,
+            "identity": self._settings.identity,
             "config_digest": config.digest() if config is not None else None,
             "agent_generation": config.agent_generation if config is not None else None,
             "policy": config.policy if config is not None else None,
@@ -261,7 +261,7 @@ class Session:
                 await asyncio.to_thread(receive_files, self.files, request.files)
 
         return Surroundings(
-            session=self._settings.session_uid,
+            identity=self._settings.identity,
             runtime=self._runtime,
             config=lambda: self._config,
             toolbox=self._toolbox,
@@ -304,8 +304,8 @@ class Session:
         """Open and read the journal; blocks. Raises `JournalError`."""
         prepare(self._settings)
         self._prepared = True
-        sealer = Sealer(_data_key(self._settings.key), self._settings.session_uid)
-        journal = Journal(self._settings.state, sealer, self._settings.session_uid, self._clock)
+        sealer = Sealer(_data_key(self._settings.key), self._settings.identity)
+        journal = Journal(self._settings.state, sealer, self._settings.identity, self._clock)
         try:
             return _read(journal)
         except BaseException:

@@ -15,10 +15,12 @@ AGENT_GROUP = 65500
 class Settings:
     """The settings of one sidecar."""
 
-    session_uid: str
-    """UID of the AgentSession. The journal and all tokens are bound to it."""
-    session: str
-    """`namespace/name`, for logs."""
+    identity: str
+    """UID of the volume's claim. The journal, its sealing and all tokens are bound to it."""
+    session: str = ""
+    """`namespace/name`, for logs and messages; empty if the pod was started ahead and is bound to a session later."""
+    generation: int = 0
+    """Lease generation: of two sidecars with one volume, only the one with the higher one may write."""
     data: Path = Path("/data")
     """The volume. The sidecar makes `state` and `workspace` in it."""
     key: Path = Path("/var/run/tenure/key")
@@ -51,8 +53,9 @@ class Settings:
 def from_environment(env: Mapping[str, str] = os.environ) -> Settings:
     """Raises `ValueError` with a sentence if the environment lacks something or holds nonsense."""
     known = {
-        "session_uid": ("TENURE_SESSION_UID", str),
+        "identity": ("TENURE_IDENTITY", str),
         "session": ("TENURE_SESSION", str),
+        "generation": ("TENURE_GENERATION", int),
         "data": ("TENURE_DATA_DIR", Path),
         "key": ("TENURE_KEY_DIR", Path),
         "config": ("TENURE_CONFIG_DIR", Path),
@@ -66,7 +69,6 @@ def from_environment(env: Mapping[str, str] = os.environ) -> Settings:
         "runtime_port": ("TENURE_RUNTIME_PORT", int),
     }
     values = {field: parse(env[name]) for field, (name, parse) in known.items() if env.get(name)}
-    if "session_uid" not in values:
-        raise ValueError("TENURE_SESSION_UID is not set; the operator sets it to the UID of the AgentSession")
-    values.setdefault("session", values["session_uid"])
+    if "identity" not in values:
+        raise ValueError("TENURE_IDENTITY is not set; the operator sets it to the UID of the volume's claim")
     return Settings(**values)

@@ -132,7 +132,7 @@ async def test_a_turn_that_is_not_there_is_not_found(world: World) -> None:
 async def test_the_report_tells_all_that_the_operator_needs(world: World) -> None:
     await world.turn("1")
     report = await world.report()
-    assert report["session"] == SESSION
+    assert report["identity"] == SESSION
     assert report["journal"] == "Open"
     assert (report["turns"], report["activeTurn"]) == (1, None)
     assert report["sequence"] >= 4
@@ -233,7 +233,7 @@ async def test_a_damaged_journal_is_told_and_left_alone(world: World) -> None:
 
 async def test_another_session_s_volume_is_not_used(world: World) -> None:
     await world.stop()
-    await world.start(session_uid="another")
+    await world.start(identity="another")
     token = Signer("operator", OPERATOR).token("another", time.time())
     report = (await world.http.get("/v1/report", headers={"authorization": f"Bearer {token}"})).json()
     assert report["journal"] == "Unreadable"

@@ -45,7 +45,7 @@ async def a_process(world: World) -> AsyncIterator[subprocess.Popen[bytes]]:
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(paths),
-        "TENURE_SESSION_UID": SESSION,
+        "TENURE_IDENTITY": SESSION,
         "TENURE_SESSION": "shop/one",
         "TENURE_DATA_DIR": str(world.settings.data),
         "TENURE_KEY_DIR": str(world.settings.key),
@@ -129,14 +129,14 @@ async def test_killed_at_any_moment_it_completes_the_turn_after_the_next_start(w
         assert await world.texts() == ["count", "one two three"]
 
 
-def test_without_its_session_it_says_what_is_missing() -> None:
-    with pytest.raises(ValueError, match="TENURE_SESSION_UID"):
+def test_without_its_identity_it_says_what_is_missing() -> None:
+    with pytest.raises(ValueError, match="TENURE_IDENTITY"):
         from_environment({})
 
 
 def test_the_environment_overrides_the_places_of_a_pod() -> None:
-    settings = from_environment({"TENURE_SESSION_UID": "u", "TENURE_DATA_DIR": "/elsewhere", "TENURE_PROXY_PORT": "99"})
-    assert settings == Settings(session_uid="u", session="u", data=Path("/elsewhere"), proxy_port=99)
+    settings = from_environment({"TENURE_IDENTITY": "u", "TENURE_DATA_DIR": "/elsewhere", "TENURE_PROXY_PORT": "99"})
+    assert settings == Settings(identity="u", data=Path("/elsewhere"), proxy_port=99)
     assert settings.state == Path("/elsewhere/state")
 
 
@@ -145,7 +145,7 @@ def test_a_log_line_is_one_json_object_even_with_a_traceback() -> None:
         raise ValueError("two\nlines")
     except ValueError:
         record = logging.LogRecord("a", logging.ERROR, "f", 1, "went %s", ("wrong",), sys.exc_info())
-    line = JsonFormatter("shop/one").format(record)
+    line = JsonFormatter(lambda: "shop/one").format(record)
     assert "\n" not in line
     said = json.loads(line)
     assert (said["level"], said["message"]) == ("error", "went wrong")

@@ -198,11 +198,11 @@ class World:
         """Whoever is the agent at the moment."""
         await self.agent(scope, receive, send)
 
-    async def start(self, session_uid: str = SESSION) -> None:
+    async def start(self, identity: str = SESSION) -> None:
         """Start the sidecar, as after its end or its death."""
         self._sidecar = AsyncExitStack()
         self.settings = Settings(
-            session_uid=session_uid,
+            identity=identity,
             session="shop/one",
             data=self.directory / "data",
             key=self.directory / "key",

@@ -8,13 +8,13 @@ import apsw
 from tenure_sidecar.errors import KeyMismatchError, UnreadableError
 
 DATABASE = "journal.db"
-VERSION = 1
+VERSION = 2
 _APPLICATION_ID = 0x54454E55  # "TENU"
 
 _CREATE = f"""
 CREATE TABLE journal (
     only INTEGER PRIMARY KEY CHECK (only = 1),
-    session TEXT NOT NULL,
+    identity TEXT NOT NULL,
     fingerprint BLOB NOT NULL,
     -- What the last deletion left behind, so that numbers are never given twice and time never runs backwards.
     sequence_floor INTEGER NOT NULL,
@@ -34,27 +34,27 @@ PRAGMA user_version = {VERSION};
 """
 
 
-def connect(directory: Path, session: str, fingerprint: bytes) -> apsw.Connection:
-    """Open the database of a session, or make it.
+def connect(directory: Path, identity: str, fingerprint: bytes) -> apsw.Connection:
+    """Open the database of this identity, or make it.
 
     Nothing is written before it is known that the key is the right one. The caller holds the lock of the directory.
     Raises `KeyMismatchError` or `UnreadableError`.
     """
     path = directory / DATABASE
     try:
-        fresh = not _belongs(path, session, fingerprint)
+        fresh = not _belongs(path, identity, fingerprint)
         db = apsw.Connection(str(path))
         _configure(db)
         if fresh:
-            _create(db, session, fingerprint)
+            _create(db, identity, fingerprint)
             _sync(directory)
     except (apsw.Error, OSError) as error:
         raise UnreadableError(f"the journal cannot be opened: {error}") from error
     return db
 
 
-def _belongs(path: Path, session: str, fingerprint: bytes) -> bool:
-    """Whether there is a journal, which then is this session's and of this key. Reads only.
+def _belongs(path: Path, identity: str, fingerprint: bytes) -> bool:
+    """Whether there is a journal, which then is of this identity and key. Reads only.
 
     A file without tables is a creation that was killed; it holds nothing.
     """
@@ -67,10 +67,10 @@ def _belongs(path: Path, session: str, fingerprint: bytes) -> bool:
             return False
         if version != VERSION:
             raise UnreadableError(f"the journal has format {version}; this sidecar reads format {VERSION}")
-        row = db.execute("SELECT session, fingerprint FROM journal").fetchone()
+        row = db.execute("SELECT identity, fingerprint FROM journal").fetchone()
     finally:
         db.close()
-    if row is None or row[0] != session:
+    if row is None or row[0] != identity:
         raise UnreadableError("the journal on this volume is another session's")
     if row[1] != fingerprint:
         raise KeyMismatchError("the journal was written with another data key; restore the session's key Secret")
@@ -93,10 +93,10 @@ def _configure(db: apsw.Connection) -> None:
     db.pragma("trusted_schema", "OFF")
 
 
-def _create(db: apsw.Connection, session: str, fingerprint: bytes) -> None:
+def _create(db: apsw.Connection, identity: str, fingerprint: bytes) -> None:
     with db:
         db.execute(_CREATE)
-        db.execute("INSERT INTO journal VALUES (1, ?, ?, 0, 0)", (session, fingerprint))
+        db.execute("INSERT INTO journal VALUES (1, ?, ?, 0, 0)", (identity, fingerprint))
 
 
 def _sync(directory: Path) -> None:

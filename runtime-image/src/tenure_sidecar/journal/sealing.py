@@ -1,8 +1,8 @@
 """Seals the payloads of records, so that a copy of the volume alone says nothing.
 
 AES-256-GCM (NIST SP 800-38D) with a random nonce of 96 bits for every record; one data key seals far fewer than the
-2^32 records up to which random nonces are safe. The associated data binds a payload to its place: to its session,
-sequence, turn, step, kind and time. A record that is altered, moved or copied from elsewhere does not open.
+2^32 records up to which random nonces are safe. The associated data binds a payload to its place: to its journal's
+identity, sequence, turn, step, kind and time. A record that is altered, moved or copied from elsewhere does not open.
 """
 
 import hashlib
@@ -34,14 +34,14 @@ class SealBrokenError(Exception):
 
 
 class Sealer:
-    """Seals and opens payloads of one session with one key."""
+    """Seals and opens payloads of one journal with one key."""
 
-    def __init__(self, key: bytes, session_uid: str) -> None:
+    def __init__(self, key: bytes, identity: str) -> None:
         """Raises `ValueError` if the key has not `KEY_BYTES` bytes."""
         if len(key) != KEY_BYTES:
             raise ValueError(f"the data key must have {KEY_BYTES} bytes, not {len(key)}")
         self._cipher = AESGCM(key)
-        self._session = session_uid.encode()
+        self._identity = identity.encode()
         self.fingerprint = hmac.new(key, _FINGERPRINT_OF, hashlib.sha256).digest()
         """Tells one key from another without saying anything of either."""
 
@@ -60,4 +60,4 @@ class Sealer:
     def _bound_to(self, head: Head) -> bytes:
         """Unambiguous, because NUL is in none of the parts."""
         place = f"\0{head.sequence}\0{head.turn}\0{head.step}\0{head.kind}\0{head.at}"
-        return _VERSION + b"\0" + self._session + place.encode()
+        return _VERSION + b"\0" + self._identity + place.encode()

@@ -62,15 +62,15 @@ class _Alone:
 class Journal:
     """An open journal. Reads are for the time before the first append; then one thread owns the database."""
 
-    def __init__(self, directory: Path, sealer: Sealer, session: str, clock: Clock) -> None:
+    def __init__(self, directory: Path, sealer: Sealer, identity: str, clock: Clock) -> None:
         """Open the journal of a session, or make it; blocks. Raises `JournalError`."""
         self._directory = directory
         self._sealer = sealer
-        self._session = session
+        self._identity = identity
         self._clock = clock
         self._lock = Lock(directory / LOCK)
         try:
-            self._db = schema.connect(directory, session, sealer.fingerprint)
+            self._db = schema.connect(directory, identity, sealer.fingerprint)
             self._sequence, self._at = self._last()
         except BaseException:
             self._lock.release()
@@ -245,7 +245,7 @@ class Journal:
             return erasure.Erased(records, 0, int(not emptied))
         self._db.close()
         erasure.overwrite(self._directory, found)
-        self._db = schema.connect(self._directory, self._session, self._sealer.fingerprint)
+        self._db = schema.connect(self._directory, self._identity, self._sealer.fingerprint)
         return erasure.Erased(records, len(found), len(erasure.residue(self._db)))
 
     def _do_alone(self, job: _Alone) -> None:

@@ -38,19 +38,26 @@ UNKNOWN = (
 log = logging.getLogger(__name__)
 
 
-def key_of(session: str, turn: str, step: int) -> str:
+def key_of(identity: str, turn: str, step: int) -> str:
     """The idempotency key of a step: the same in every attempt, and of no other step of any session."""
-    return hashlib.sha256(f"{session}/{turn}/{step}".encode()).hexdigest()[:32]
+    return hashlib.sha256(f"{identity}/{turn}/{step}".encode()).hexdigest()[:32]
 
 
 class Calls:
     """The tool calls of one turn."""
 
     def __init__(
-        self, session: str, steps: Steps, pen: Pen, toolbox: Toolbox, fit: Fit, clock: Clock, enter: Callable[..., None]
+        self,
+        identity: str,
+        steps: Steps,
+        pen: Pen,
+        toolbox: Toolbox,
+        fit: Fit,
+        clock: Clock,
+        enter: Callable[..., None],
     ) -> None:
-        """`session` is its UID; `enter` tells listeners of an entry of the turn's log."""
-        self._session = session
+        """`identity` is the session's; `enter` tells listeners of an entry of the turn's log."""
+        self._identity = identity
         self._steps = steps
         self._pen = pen
         self._toolbox = toolbox
@@ -161,7 +168,7 @@ class Calls:
             await self._pen.write(self._steps.turn, step.number, ToolIntent(call=step.call, replay=function.replay))
             step.interrupted = function.replay
         turn, number = self._steps.turn, step.number
-        attempt = Attempt(key_of(self._session, turn, number), turn, number, again)
+        attempt = Attempt(key_of(self._identity, turn, number), turn, number, again)
         outcome = await self._toolbox.call(function, step.call.arguments, attempt)
         text = await self._fit(outcome.text, function.tool.max_result_bytes, turn, number)
         return await self._record(step, Outcome(text, outcome.is_error, outcome.unknown))

@@ -36,9 +36,9 @@ Receive = Callable[[TurnRequest], Awaitable[None]]
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What the turns of a session work with. `session` is its UID."""
+    """What the turns of a session work with. `identity` is the session's."""
 
-    session: str
+    identity: str
     runtime: RuntimeClient
     config: Callable[[], SessionConfig | None]
     toolbox: Toolbox
@@ -253,7 +253,7 @@ class Turns:
         unended.steps.limits, unended.steps.patience = self._limits, around.pace.diverged
         self._live[turn.turn] = live
         live.begin(turn.begun(), unended.text, unended.log)
-        calls = Calls(around.session, unended.steps, self._pen, around.toolbox, around.fit, around.clock, live.enter)
+        calls = Calls(around.identity, unended.steps, self._pen, around.toolbox, around.fit, around.clock, live.enter)
 
         async def run(on_text: Callable[[str], None]) -> Answered:
             return await around.runtime.run(await self._asked(turn, unended.steps), on_text)
