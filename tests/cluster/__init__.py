@@ -12,14 +12,16 @@ from . import external, kind, local
 from .images import DEFAULT_TAG
 from .local import Local, preflight
 from .local.layout import RECORD
-from .provider import Candidate, Info, Provider, choose
+from .provider import Candidate, Info, NodeChange, Provider, choose
 from .shell import ClusterError, say
 
 __all__ = [
     "ClusterError",
     "Info",
+    "NodeChange",
     "build_binaries",
     "build_images",
+    "change_node",
     "down",
     "environment",
     "info",
@@ -55,6 +57,14 @@ def up(nodes: int | None = None) -> Info:
 
 def down() -> None:
     provider().down()
+
+
+def change_node(change: NodeChange, number: int = 2) -> None:
+    """Adds a node that only pods of tests for it use, takes it away, or lets it fail. Only the local cluster can."""
+    used = provider()
+    if not isinstance(used, Local):
+        raise ClusterError(f"nodes of a {used.name} cluster are not added, removed or killed here")
+    used.change_node(change, number)
 
 
 def info() -> Info:

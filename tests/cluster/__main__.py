@@ -7,7 +7,7 @@ import json
 import shlex
 import sys
 
-from . import build_binaries, build_images, down, environment, info, load, up
+from . import NodeChange, build_binaries, build_images, change_node, down, environment, info, load, up
 from .images import DEFAULT_TAG, TABLE
 from .shell import ClusterError, say
 
@@ -26,6 +26,9 @@ def parser() -> argparse.ArgumentParser:
     verb = verbs.add_parser("load", help="bring images into every node")
     verb.add_argument("images", nargs="*", metavar="IMAGE", help="default: all that build-images builds")
     verb.add_argument("--tag", default=DEFAULT_TAG, help="the tag of those that are loaded by default")
+    verb = verbs.add_parser("node", help="add a node to the running local cluster, take it away, or let it fail")
+    verb.add_argument("change", choices=[change.value for change in NodeChange])
+    verb.add_argument("number", type=int, nargs="?", default=2)
     verbs.add_parser("binaries", help="build the local cluster's programs (helm among them) where there can be one")
     return top
 
@@ -47,6 +50,8 @@ def execute(arguments: argparse.Namespace) -> None:
             build_images(arguments.names, arguments.tag)
         case "load":
             load(*(arguments.images or [image.tagged(arguments.tag) for image in TABLE]))
+        case "node":
+            change_node(NodeChange(arguments.change), arguments.number)
         case "binaries":
             build_binaries()
 

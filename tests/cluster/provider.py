@@ -5,9 +5,20 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from enum import StrEnum
 from typing import Any, Protocol
 
 from .shell import ClusterError
+
+
+class NodeChange(StrEnum):
+    """What can be done to a node of a cluster that runs."""
+
+    ADD = "add"
+    REMOVE = "remove"
+    KILL = "kill"
+    PAUSE = "pause"
+    RESUME = "resume"
 
 
 @dataclass(frozen=True)

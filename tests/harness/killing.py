@@ -7,7 +7,7 @@ nothing in the victim takes part.
 import re
 from collections.abc import Iterable
 
-from harness.kube import Kube, Manifest, eventually
+from harness.kube import Kube, Manifest, condition, eventually
 
 NAMESPACE = "tenure-test-killer"
 """It may not enforce a Pod Security Standard: a restricted pod sees no process but its own."""
@@ -39,6 +39,11 @@ def containers(pod: Manifest) -> dict[str, str]:
     }
 
 
+def is_up(node: Manifest) -> bool:
+    """Whether a node answers: another test may just have one die."""
+    return condition(node, "Ready")["status"] == "True"
+
+
 class Killer:
     """Kills pods and containers of one namespace."""
 
@@ -47,8 +52,8 @@ class Killer:
         self._system = kube.within(NAMESPACE)
 
     def prepare(self) -> None:
-        """Sees that there is a killer on every node. They stay: another run may need them."""
-        nodes = [node["metadata"]["name"] for node in self._kube.items("nodes")]
+        """Sees that there is a killer on every node that is ready. They stay: another run may need them."""
+        nodes = [node["metadata"]["name"] for node in self._kube.items("nodes") if is_up(node)]
         self._system.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
         self._system.apply(*(_pod(node) for node in nodes))
         for node in nodes:

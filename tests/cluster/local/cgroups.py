@@ -47,8 +47,8 @@ def _directories(node: Node) -> Iterator[Path]:
             yield directory
 
 
-def clear(node: Node) -> None:
-    """Ends what still runs in the node's cgroup (pods whose containerd died before them) and removes it."""
+def end_processes(node: Node) -> None:
+    """Ends what runs in the node's cgroup, such as pods whose containerd died before them."""
     for _ in range(100):
         pids = {pid for top in _directories(node) for pid in _processes(top)}
         if not pids:
@@ -57,6 +57,11 @@ def clear(node: Node) -> None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.05)
+
+
+def clear(node: Node) -> None:
+    """Ends what still runs in the node's cgroup and removes it."""
+    end_processes(node)
     for top in _directories(node):
         for directory, _, _ in os.walk(top, topdown=False):
             with contextlib.suppress(OSError):

@@ -8,6 +8,7 @@ from .layout import HOST_ADDRESS, SERVICE_CIDR, State
 
 ETCD_URL = "http://127.0.0.1:2379"
 ISSUER = "https://kubernetes.default.svc.cluster.local"
+DEAD_AFTER = "--node-monitor-grace-period=25s"  # by default 50 s; five renewals of a lease may be late before it
 CLIENT_RATE = ["--kube-api-qps=300", "--kube-api-burst=600"]  # fifty pods at once are not to be throttled
 
 
@@ -68,6 +69,7 @@ def controller_manager(state: State) -> list[str | Path]:
         "--use-service-account-credentials",
         f"--service-account-private-key-file={state.pki}/sa.key",
         f"--root-ca-file={state.pki}/ca.crt",
+        DEAD_AFTER,
         f"--cluster-signing-cert-file={state.pki}/ca.crt",
         f"--cluster-signing-key-file={state.pki}/ca.key",
         f"--service-cluster-ip-range={SERVICE_CIDR}",

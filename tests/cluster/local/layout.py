@@ -20,6 +20,8 @@ DNS_ADDRESS = "10.96.0.10"
 HOST_ADDRESS = f"{NODE_PREFIX}.1"
 API_SERVER = f"https://{HOST_ADDRESS}:6443"
 CONTEXT = "tenure-local"
+RESERVED = {"key": "cluster.tenure.dev/reserved", "value": "true", "effect": "NoSchedule"}
+"""The taint of a node that a test has for itself, so that it can die without anybody else noticing."""
 PAUSE_IMAGE = "docker.io/local/pause:1"
 COREDNS_IMAGE = "docker.io/local/coredns:1"
 MASQUERADE_TABLE = "ip tenure-masquerade"
@@ -37,6 +39,10 @@ class Record:
     state: str
     bin_dir: str
     nodes: list[int] = field(default_factory=list)
+    out: list[int] = field(default_factory=list)
+    """Nodes that a test has killed or cut off: left as they are until they are added again or removed."""
+    reserved: list[int] = field(default_factory=list)
+    """Nodes with a taint, which take only pods that tolerate it."""
     sysctls: dict[str, str] = field(default_factory=dict)
     nft_tables: list[str] = field(default_factory=list)
     manifests: str = ""
@@ -61,6 +67,14 @@ class Record:
             return cls(**json.loads(RECORD.read_text()))
         except FileNotFoundError:
             return None
+
+    def node(self, number: int) -> Node:
+        """One of its nodes, or one that is to become one."""
+        return Node(number, State(Path(self.state)), number in self.reserved)
+
+    def serving(self) -> list[Node]:
+        """The nodes that are to run."""
+        return [self.node(number) for number in self.nodes if number not in self.out]
 
 
 @dataclass(frozen=True)
@@ -97,9 +111,6 @@ class State:
     def volumes(self) -> Path:
         return self.root / "volumes"
 
-    def node(self, number: int) -> Node:
-        return Node(number, self)
-
 
 @dataclass(frozen=True)
 class Node:
@@ -107,6 +118,7 @@ class Node:
 
     number: int
     state: State
+    reserved: bool = False
 
     @property
     def name(self) -> str:

@@ -44,9 +44,13 @@ def _mine_or_none() -> Record | None:
 
 
 def _all_alive(record: Record) -> bool:
-    nodes = [_state_of(record).node(number) for number in record.nodes]
-    wanted = [*CONTROL_PLANE, *(node.process(component) for node in nodes for component in NODE_COMPONENTS)]
+    wanted = [*CONTROL_PLANE, *(name for node in record.serving() for name in daemons(node))]
     return all(process.alive(name) for name in wanted)
+
+
+def daemons(node: Node) -> list[str]:
+    """The names of a node's processes."""
+    return [node.process(component) for component in NODE_COMPONENTS]
 
 
 def _state_of(record: Record) -> State:
@@ -63,7 +67,8 @@ def _bring_up(record: Record | None, count: int) -> Record:
         teardown.clear_state(STATE)
         RUN.mkdir(parents=True, exist_ok=True)
         RUN.chmod(0o711)  # pods with user namespaces must be able to pass through
-        record = Record(str(CHECKOUT), str(STATE), str(built / "bin"), [], network.read_sysctls(), network.nft_tables())
+        record = Record(str(CHECKOUT), str(STATE), str(built / "bin"))
+        record.sysctls, record.nft_tables = network.read_sysctls(), network.nft_tables()
         record.save()
     state = _state_of(record)
     images = Path(record.bin_dir).parent / "images"
@@ -73,17 +78,18 @@ def _bring_up(record: Record | None, count: int) -> Record:
     say("starting what is not running")
     _start(record, "etcd", control_plane.etcd(state))
     _start(record, "kube-apiserver", control_plane.api_server(state))
-    nodes = [state.node(number) for number in range(1, max(count, len(record.nodes)) + 1)]
+    record.nodes = sorted({*record.nodes, *range(1, count + 1)})
+    record.save()
+    nodes = record.serving()
     for node in nodes:
-        if node.number not in record.nodes:
-            record.nodes.append(node.number)
-            record.save()
         _start_runtime(record, node)
     for node in nodes:
         node_images.wait_for_runtime(record, node)
         node_images.ensure_archives(
             record, node, {PAUSE_IMAGE: images / "pause.tar", COREDNS_IMAGE: images / "coredns.tar"}
         )
+        if node.own_network:
+            node_images.copy(record, nodes[0], node)
     api = Api(state.pki)
     _wait_for(state, "the API server", api.ready, ["etcd", "kube-apiserver"])
     say("API server ready")
@@ -165,7 +171,11 @@ def _apply_manifests(record: Record) -> None:
     digest = hashlib.sha256(text.encode()).hexdigest()
     if record.manifests == digest:
         return
-    kubectl = Path(record.bin_dir, "kubectl")
-    run([kubectl, "--kubeconfig", _state_of(record).admin_kubeconfig, "apply", "-f", "-"], stdin=text)
+    run([*kubectl(record), "apply", "-f", "-"], stdin=text)
     record.manifests = digest
     record.save()
+
+
+def kubectl(record: Record) -> list[str | Path]:
+    """The beginning of a kubectl command."""
+    return [Path(record.bin_dir, "kubectl"), "--kubeconfig", _state_of(record).admin_kubeconfig]

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from .layout import DNS_ADDRESS, PAUSE_IMAGE, POD_CIDR, Node
+from .layout import DNS_ADDRESS, PAUSE_IMAGE, POD_CIDR, RESERVED, Node
 
 CNI_BINARIES = "/usr/lib/cni"  # where Debian's containernetworking-plugins puts them
 
@@ -100,6 +100,8 @@ def kubelet_config(node: Node) -> str:
         "maxPods": 250,  # as many as a /24 holds
         "kubeAPIQPS": 200,
         "kubeAPIBurst": 400,
+        "registerWithTaints": [RESERVED] if node.reserved else [],
+        "nodeLeaseDurationSeconds": 20,  # renewed every 5 s, so that a death is noticed soon: see control_plane.py
         "syncFrequency": "10s",  # changed secrets and config maps reach their pods sooner
     }
     return json.dumps(config, indent=1)

@@ -46,6 +46,18 @@ def ensure_archives(record: Record, node: Node, archives: Mapping[str, Path]) ->
             run([*_ctr(record, node), "images", "import", path])
 
 
+def copy(record: Record, source: Node, target: Node) -> None:
+    """Brings what one node has into another, which is quicker than asking an engine, and has all of it."""
+    there = present(record, target)
+    lacking = [name for name, image_id in present(record, source).items() if there.get(name) != image_id]
+    if lacking:
+        say(f"copying {len(lacking)} images to {target.name}")
+        with tempfile.TemporaryDirectory(dir=cache()) as temporary:
+            saved = Path(temporary, "images.tar")
+            run([*_ctr(record, source), "images", "export", saved, *lacking])
+            run([*_ctr(record, target), "images", "import", saved])
+
+
 def load(record: Record, nodes: Sequence[Node], engine: PrivateEngine, names: Sequence[str]) -> None:
     """Brings images of the engine into every node; those whose id is there already are passed over."""
     wanted: dict[str, str] = {}

@@ -90,19 +90,29 @@ def stop(names: Iterable[str], patience: float = 3) -> None:
     """TERM to all, then KILL to what is left after `patience` seconds."""
     asked = list(names)
     for name in asked:
-        _send(name, signal.SIGTERM)
+        send(name, signal.SIGTERM)
     deadline = time.monotonic() + patience
     while any(alive(name) for name in asked) and time.monotonic() < deadline:
         time.sleep(0.05)
     for name in asked:
-        _send(name, signal.SIGKILL)
+        send(name, signal.SIGKILL)
     while any(alive(name) for name in asked):
         time.sleep(0.05)
     for name in asked:
         (PIDS / name).unlink(missing_ok=True)
 
 
-def _send(name: str, number: signal.Signals) -> None:
+def kill(names: Iterable[str]) -> None:
+    """KILL, as a power failure does it. They stay known."""
+    asked = list(names)
+    for name in asked:
+        send(name, signal.SIGKILL)
+    while any(alive(name) for name in asked):
+        time.sleep(0.05)
+
+
+def send(name: str, number: signal.Signals) -> None:
+    """Sends a signal to a daemon if it runs."""
     pid = pid_of(name)
     if pid is not None:
         with contextlib.suppress(ProcessLookupError):

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from .. import images
 from ..paths import cache
-from ..provider import Info
+from ..provider import Info, NodeChange
 from ..shell import ClusterError, say
-from . import binaries, lifecycle, node_images, preflight, teardown
+from . import binaries, lifecycle, node_images, nodes, preflight, teardown
 from .dockerd import PrivateEngine
 from .layout import Record, State
 
@@ -54,13 +54,17 @@ class Local:
     def load(self, images: Sequence[str]) -> None:
         with _lock():
             record = _running()
-            state = State(Path(record.state))
-            node_images.load(record, [state.node(n) for n in record.nodes], PrivateEngine(), images)
+            node_images.load(record, record.serving(), PrivateEngine(), images)
 
     def build(self, names: Sequence[str], tag: str) -> None:
         with _lock():
             preflight.install(preflight.missing_packages())
             images.build(PrivateEngine(), names, tag)
+
+    def change_node(self, change: NodeChange, number: int) -> None:
+        """Adds a node (or brings a dead one back), removes one, kills one, or stops one's kubelet or lets it go on."""
+        with _lock():
+            nodes.CHANGES[change](_running(), number)
 
     def _info(self, record: Record) -> Info:
         state = State(Path(record.state))
@@ -69,7 +73,7 @@ class Local:
             kubeconfig=str(state.admin_kubeconfig),
             bin_dir=record.bin_dir,
             audit_log=str(state.audit_log),
-            nodes=[state.node(number).name for number in record.nodes],
+            nodes=[record.node(number).name for number in record.nodes],
             volume_root=str(state.volumes),
         )
 

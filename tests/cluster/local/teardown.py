@@ -47,15 +47,13 @@ def down() -> bool:
 
 def _down(record: Record) -> None:
     state = State(Path(record.state))
-    nodes = [state.node(number) for number in record.nodes]
+    nodes = [record.node(number) for number in record.nodes]
     say("stopping the kubelets and controllers")
     process.stop(name for name in process.known() if not name.startswith(("containerd-", "etcd", "kube-apiserver")))
     say("removing pods")
-    for node in nodes:
-        if process.alive(node.process("containerd")):
-            succeeds([f"{record.bin_dir}/kube", "cri", node.socket, "clear"], timeout=100)
+    _remove_pods(record, nodes)
     process.stop(process.known(), patience=1)  # the API server would wait for its clients
-    _end_shims()
+    end_shims(RUN)
     for node in nodes:
         cgroups.clear(node)
     _clear_pod_leftovers(nodes)
@@ -67,7 +65,29 @@ def _down(record: Record) -> None:
     clear_state(state.root)
 
 
-def _end_shims() -> None:
+def remove_node(record: Record, node: Node) -> None:
+    """Undoes one node, whether it lives or not. What the API server knows of it is the caller's business."""
+    process.stop(node.process(component) for component in ("kubelet", "kube-proxy", "agent"))
+    _remove_pods(record, [node])
+    process.stop([node.process("containerd")], patience=1)
+    end_shims(node.run)
+    cgroups.clear(node)
+    _clear_pod_leftovers([node])
+    _clear_links([node])
+    unmount_below([node.run, node.directory])
+    succeeds(["umount", node.netns])
+    node.netns.unlink(missing_ok=True)
+    for directory in (node.run, node.directory, node.volumes):
+        clear_state(directory)
+
+
+def _remove_pods(record: Record, nodes: Iterable[Node]) -> None:
+    for node in nodes:
+        if process.alive(node.process("containerd")):
+            succeeds([f"{record.bin_dir}/kube", "cri", node.socket, "clear"], timeout=100)
+
+
+def end_shims(below: Path) -> None:
     """Shims outlive containerd on purpose. Ours are known by the path of their socket's containerd."""
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -75,20 +95,26 @@ def _end_shims() -> None:
                 words = (entry / "cmdline").read_bytes().split(b"\0")
             except OSError:
                 continue
-            if words[0].endswith(b"containerd-shim-runc-v2") and any(w.startswith(bytes(RUN)) for w in words):
+            if words[0].endswith(b"containerd-shim-runc-v2") and any(
+                w.startswith(b"%s/" % bytes(below)) for w in words
+            ):
                 succeeds(["kill", "-KILL", entry.name])
 
 
 def _clear_network(record: Record, nodes: Iterable[Node]) -> None:
-    for node in nodes:
-        if node.own_network:
-            succeeds(["ip", "route", "del", node.pod_cidr])
-            succeeds(["ip", "link", "del", node.link])
+    _clear_links(nodes)
     succeeds(["ip", "link", "del", BRIDGE])
     for table in (MASQUERADE_TABLE, NETPOL_TABLE, *KUBE_PROXY_TABLES):
         if table not in record.nft_tables:
             succeeds(["nft", "delete", "table", *table.split()])
     network.remove_host_ports(record.nft_tables)
+
+
+def _clear_links(nodes: Iterable[Node]) -> None:
+    for node in nodes:
+        if node.own_network:
+            succeeds(["ip", "route", "del", node.pod_cidr])
+            succeeds(["ip", "link", "del", node.link])
 
 
 def mounts_below(roots: Iterable[Path], mounts: str) -> list[str]:

@@ -16,13 +16,26 @@ from cryptography import x509
 from cryptography.x509.verification import PolicyBuilder, Store
 
 from cluster import audit, kind
-from cluster.local import archive, binaries, control_plane, layout, lifecycle, network, node, pki, process, teardown
+from cluster.local import (
+    archive,
+    binaries,
+    control_plane,
+    layout,
+    lifecycle,
+    network,
+    node,
+    nodes,
+    pki,
+    process,
+    teardown,
+)
 from cluster.local.layout import Record, State
 from cluster.local.node_images import full_name
+from cluster.provider import NodeChange
 from cluster.shell import ClusterError
 
 STATE = State(Path("/checkout/build/cluster"))
-FIRST, SECOND = STATE.node(1), STATE.node(2)
+FIRST, SECOND = layout.Node(1, STATE), layout.Node(2, STATE)
 
 
 def test_the_first_node_lives_in_the_machines_network_and_others_in_their_own() -> None:
@@ -53,6 +66,31 @@ def test_the_kubelet_collects_no_images_and_admits_as_many_pods_as_have_addresse
     assert config["imageGCHighThresholdPercent"] == 100
     assert config["maxPods"] <= 254
     assert config["authorization"] == {"mode": "Webhook"}
+
+
+def test_a_node_that_a_test_has_for_itself_takes_no_other_pods() -> None:
+    reserved = json.loads(node.kubelet_config(layout.Node(2, STATE, reserved=True)))
+    assert [taint["effect"] for taint in reserved["registerWithTaints"]] == ["NoSchedule"]
+    assert json.loads(node.kubelet_config(SECOND))["registerWithTaints"] == []
+
+
+def test_a_node_that_was_killed_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    record = Record("/checkout", str(STATE.root), "/bin", nodes=[1, 2], out=[2], reserved=[2])
+    assert record.serving() == [FIRST]
+    monkeypatch.setattr(process, "alive", lambda name: name not in lifecycle.daemons(record.node(2)))
+    assert lifecycle._all_alive(record)
+
+
+@pytest.mark.parametrize("change", [NodeChange.REMOVE, NodeChange.KILL, NodeChange.PAUSE])
+def test_the_node_of_the_control_plane_cannot_be_taken_out(change: NodeChange) -> None:
+    with pytest.raises(ClusterError, match="control plane"):
+        nodes.CHANGES[change](Record("/checkout", str(STATE.root), "/bin", nodes=[1]), 1)
+
+
+def test_a_death_is_noticed_only_when_several_renewals_are_missing() -> None:
+    lease = json.loads(node.kubelet_config(FIRST))["nodeLeaseDurationSeconds"]
+    patience = int(control_plane.DEAD_AFTER.partition("=")[2].removesuffix("s"))
+    assert patience > lease  # a kubelet renews it after a quarter of that
 
 
 def test_sockets_fit_into_their_addresses() -> None:

@@ -26,12 +26,14 @@ const (
 	provisionedBy    = "pv.kubernetes.io/provisioned-by"
 	firstNode        = "node1"
 	hostnameLabel    = "kubernetes.io/hostname"
+	sharedParameter  = "shared"
 	longestClaimPart = 150 // with a namespace and a UID this stays below the 255 bytes of a file name
 )
 
 // provisioner makes a directory below dir for every claim that the scheduler has placed on node, and
 // removes it with its volume. It exists because the usual helper pod per volume costs two seconds for
-// each claim, which a test suite pays hundreds of times.
+// each claim, which a test suite pays hundreds of times. A class with the parameter "shared" has volumes
+// that every node can mount, as a network disk has: the nodes of this cluster have one file system.
 type provisioner struct {
 	node, dir string
 	client    kubernetes.Interface
@@ -137,7 +139,7 @@ func (p *provisioner) provision(ctx context.Context, claim *v1.PersistentVolumeC
 			MountOptions:                  class.MountOptions,
 			VolumeMode:                    claim.Spec.VolumeMode,
 			NodeAffinity: &v1.VolumeNodeAffinity{Required: &v1.NodeSelector{NodeSelectorTerms: []v1.NodeSelectorTerm{{
-				MatchExpressions: []v1.NodeSelectorRequirement{{Key: hostnameLabel, Operator: v1.NodeSelectorOpIn, Values: []string{p.node}}},
+				MatchExpressions: []v1.NodeSelectorRequirement{p.mountedBy(class)},
 			}}}},
 		},
 	}
@@ -151,8 +153,22 @@ func (p *provisioner) provision(ctx context.Context, claim *v1.PersistentVolumeC
 	return err
 }
 
-// nodeFor is the node that the scheduler chose or, for a class that does not wait for it, always the first.
+func isShared(class *storagev1.StorageClass) bool { return class.Parameters[sharedParameter] == "true" }
+
+// mountedBy says which nodes can mount a volume: a local one must say something, so a shared one says "any".
+func (p *provisioner) mountedBy(class *storagev1.StorageClass) v1.NodeSelectorRequirement {
+	if isShared(class) {
+		return v1.NodeSelectorRequirement{Key: hostnameLabel, Operator: v1.NodeSelectorOpExists}
+	}
+	return v1.NodeSelectorRequirement{Key: hostnameLabel, Operator: v1.NodeSelectorOpIn, Values: []string{p.node}}
+}
+
+// nodeFor is the node whose agent makes the volume: the one that the scheduler chose or, for a class that does not
+// wait for it, always the first; for a shared one too, since the first is never taken away.
 func (p *provisioner) nodeFor(claim *v1.PersistentVolumeClaim, class *storagev1.StorageClass) string {
+	if isShared(class) && claim.Annotations[selectedNode] != "" {
+		return firstNode
+	}
 	if class.VolumeBindingMode == nil || *class.VolumeBindingMode == storagev1.VolumeBindingImmediate {
 		return firstNode
 	}
