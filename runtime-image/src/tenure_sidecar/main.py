@@ -83,7 +83,7 @@ def build(settings: Settings, client: Client, toolbox: ToolboxOf) -> tuple[Sessi
     session = Session(settings, SteadyClock(), metrics, client, toolbox)
     control = Control(session, Gate(settings.identity, settings.config, time.time))
     upstream = Upstream(client, session.credentials, session.health)
-    proxy = ModelProxy(session.pod_token, lambda: session.config, lambda: session.underway, upstream, metrics)
+    proxy = ModelProxy(session.pod_token, lambda: session.config, lambda _: session.underway, upstream, metrics)
     listeners: list[tuple[socket.socket, App]] = [
         (_listen(settings.host, settings.control_port), control),
         (_listen("127.0.0.1", settings.proxy_port), proxy),
@@ -164,7 +164,7 @@ def _outcome(working: asyncio.Task[None]) -> int:
     if isinstance(error, BaseExceptionGroup):
         broken, others = error.split(JournalError)
     if isinstance(broken, JournalError) or (broken is not None and others is None):
-        log.critical("the journal broke; the process starts afresh")
+        log.critical("the journal cannot be used any more; the process starts afresh")
     else:
         log.critical("a bug ended the session", exc_info=error)
     return 1

@@ -1,6 +1,6 @@
 """The proxy's HTTP side: what the agent container sees at `OPENAI_BASE_URL`.
 
-Every call belongs to the turn that is running and is one step of it. Its intent is in the journal before the model is
+Every call belongs to a run of the agent for a turn and is one step of that. Its intent is in the journal before the model is
 asked, its result before the agent sees the end of the answer.
 """
 
@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from tenure_api.configuration import SessionConfig
-from tenure_api.wire import CUT_HEADER, ToolCall, Usage
+from tenure_api.wire import CUT_HEADER, RUN_HEADER, ToolCall, Usage
 from tenure_sidecar import asgi
 from tenure_sidecar.asgi import Receive, Scope, Send
 from tenure_sidecar.codec import decode, encode
@@ -39,6 +39,7 @@ does not make a recorded answer void."""
 log = logging.getLogger(__name__)
 
 _TOOLS = "/v1/tools/call"
+_RUN = RUN_HEADER.lower().encode()
 _DIALECTS: dict[str, tuple[str, Dialect]] = {
     "/v1/chat/completions": ("ChatCompletions", ChatCompletions()),
     "/v1/responses": ("Responses", Responses()),
@@ -106,11 +107,11 @@ class ModelProxy:
         self,
         pod_token: Callable[[], str | None],
         config: Callable[[], SessionConfig | None],
-        underway: Callable[[], Underway | None],
+        underway: Callable[[str], Underway | None],
         upstream: Upstream,
         metrics: Metrics,
     ) -> None:
-        """`underway` is the turn whose agent is running."""
+        """`underway` is the turn whose agent is running; it is given the run that the call names, see `RUN_HEADER`."""
         self._pod_token = pod_token
         self._config = config
         self._underway = underway
@@ -152,13 +153,13 @@ class ModelProxy:
         if method != "POST" or (path not in _DIALECTS and path != _TOOLS):
             raise RefusedError(404, "not_found", f"the model proxy has no {method} {path[:200]}")
         if path == _TOOLS:
-            await self._call_tool(await asgi.read_body(receive, REQUEST_LIMIT), send)
+            await self._call_tool(scope, await asgi.read_body(receive, REQUEST_LIMIT), send)
             return
         api, dialect = _DIALECTS[path]
         if api != config.model.api:
             raise RefusedError(404, "wrong_api", f"the model of this agent speaks {config.model.api}, not {api}")
         request = _parsed(await asgi.read_body(receive, REQUEST_LIMIT))
-        call = _Call(self._running(), dialect, request, _cut_turns(scope))
+        call = _Call(self._running(scope), dialect, request, _cut_turns(scope))
         with self._handling(call.steps, model=True):
             recorded = await call.recorded()
             if recorded is not None:
@@ -167,15 +168,15 @@ class ModelProxy:
             else:
                 await self._ask(call, config, send)
 
-    async def _call_tool(self, body: bytes, send: Send) -> None:
+    async def _call_tool(self, scope: Scope, body: bytes, send: Send) -> None:
         wanted = asgi.parsed(ToolCall, body, "invalid_tool_call")
-        underway = self._running()
+        underway = self._running(scope)
         with self._handling(underway.steps, model=False):
             answer = await underway.calls.answer(wanted)
             await asgi.respond(send, 200, answer.model_dump_json(by_alias=True).encode())
 
-    def _running(self) -> Underway:
-        underway = self._underway()
+    def _running(self, scope: Scope) -> Underway:
+        underway = self._underway(asgi.header(scope, _RUN).decode("latin-1"))
         if underway is None:
             raise RefusedError(409, "no_turn", "no turn is running; model and tools can be called only to answer one")
         return underway

@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from tenure_api.wire import Message, Role, TurnRequest
+from tenure_api.wire import RUN_HEADER, Message, Role, TurnRequest
 from tenure_sidecar.asgi import JSON, SSE
 from tenure_sidecar.codec import decode, encode
 from tenure_sidecar.errors import BrokenError, ConnectError, GarbageError, SidecarError
@@ -95,14 +95,16 @@ class RuntimeClient:
             raise ConnectError(f"nothing listens on port {self._port}") from error
         writer.close()
 
-    async def run(self, body: bytes, on_text: Callable[[str], None]) -> Answered:
-        """Ask, and pass the text on as it comes.
+    async def run(self, body: bytes, on_text: Callable[[str], None], name: str = "") -> Answered:
+        """Ask, and pass the text on as it comes. With a `name`, the agent is told it, see `RUN_HEADER`.
 
         Raises `ConnectError` if the container is not up, `BrokenError` if it dies, `RuntimeFailedError` if it answers
         with an error, and `GarbageError` if it answers with something else than it should.
         """
         token = (self._pod_token() or "").encode()
         headers = [(b"content-type", JSON), (b"authorization", b"Bearer " + token)]
+        if name:
+            headers.append((RUN_HEADER.encode(), name.encode()))
         response = await self._client.send("POST", self._url, headers, body)
         ended = False
         try:
