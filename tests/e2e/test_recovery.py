@@ -111,11 +111,11 @@ def test_a_killed_operator_leaves_no_session_behind_and_no_orphan(place: Place, 
     eventually(
         lambda: all(is_ready(s) for s in place.kube.items("agentsessions") if s["metadata"]["name"] in names), 300, 1
     )
-    uids = {s["metadata"]["name"]: s["metadata"]["uid"] for s in place.kube.items("agentsessions")}
+    identities = {s["metadata"]["name"]: s["status"]["identity"] for s in place.kube.items("agentsessions")}
     for kind, expected in (
         ("pods", {session_pod(name) for name in names}),
         ("persistentvolumeclaims", {session_claim(name) for name in names}),
-        ("secrets", {session_key(name, uids[name]) for name in names}),
+        ("secrets", {session_key(name, identities[name]) for name in names}),
     ):
         found = {o["metadata"]["name"] for o in place.kube.items(kind) if o["metadata"]["name"].startswith("crowd-")}
         assert found == expected

@@ -98,8 +98,8 @@ class Place:
 
     def key(self, session: str) -> str:
         """Name of the Secret with a session's data key."""
-        uid: str = self.kube.get("agentsession", session)["metadata"]["uid"]
-        return names.session_key(session, uid)
+        status = self.kube.get("agentsession", session)["status"]
+        return names.session_key(status["setName"], status["identity"])
 
 
 def unique(prefix: str) -> str:

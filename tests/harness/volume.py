@@ -15,6 +15,7 @@ from harness.tenure import Place
 from tenure_api.names import session_pod
 from tenure_sidecar.clock import SteadyClock
 from tenure_sidecar.errors import JournalError
+from tenure_sidecar.journal.lease import Lease
 from tenure_sidecar.journal.schema import DATABASE
 from tenure_sidecar.journal.sealing import Sealer
 from tenure_sidecar.journal.store import Journal, Record
@@ -67,22 +68,23 @@ def volume(place: Place, session: str) -> Volume:
 
     Raises `NotYetError` if the sidecar wrote meanwhile, so that the copy is not of one moment.
     """
-    uid = place.kube.get("agentsession", session)["metadata"]["uid"]
+    status = place.kube.get("agentsession", session)["status"]
+    identity = status["identity"]
     key = base64.b64decode(place.kube.get("secret", place.key(session))["data"]["data-key"])
-    packed = base64.b64decode(place.kube.execute(session_pod(session), "sidecar", "python3", "-c", _TAR))
+    packed = base64.b64decode(place.kube.execute(session_pod(status["setName"]), "sidecar", "python3", "-c", _TAR))
     with tempfile.TemporaryDirectory() as temporary, tarfile.open(fileobj=io.BytesIO(packed)) as tar:
         tar.extractall(temporary, filter="data")
         root = Path(temporary)
         files = {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
         try:
-            records, sealed = _opened(root / "state", Sealer(key, uid), uid)
+            records, sealed = _opened(root / "state", Sealer(key, identity), identity, status["lease"]["generation"])
         except (JournalError, apsw.Error) as error:
             raise NotYetError(f"the copy cannot be read: {error}") from error
     return Volume(files, records, sealed)
 
 
-def _opened(state: Path, sealer: Sealer, uid: str) -> tuple[list[Record], dict[int, bytes]]:
-    journal = Journal(state, sealer, uid, SteadyClock())
+def _opened(state: Path, sealer: Sealer, identity: str, generation: int) -> tuple[list[Record], dict[int, bytes]]:
+    journal = Journal(state, sealer, identity, SteadyClock(), Lease(state, generation))
     try:
         records = list(journal.records())
     finally:
