@@ -41,7 +41,7 @@ def containers(pod: Manifest) -> dict[str, str]:
 
 def is_up(node: Manifest) -> bool:
     """Whether a node answers: another test may just have one die."""
-    return condition(node, "Ready")["status"] == "True"
+    return bool(condition(node, "Ready")["status"] == "True")
 
 
 class Killer:
