@@ -19,6 +19,7 @@ from tenure_operator.probes import SecretProbes
 from tenure_operator.queue import Queue
 from tenure_operator.reconcile.agent import AgentReconciler
 from tenure_operator.reconcile.policy import PolicyReconciler
+from tenure_operator.reconcile.rollout import Rollout
 from tenure_operator.reconcile.session import SessionReconciler
 from tenure_operator.reconcile.visit import Visitor
 from tenure_operator.reconcile.world import Fixed, World
@@ -58,7 +59,7 @@ class Operator:
         self._visitor = Visitor(self._world, sidecars, settings.scrape_seconds)
         self._reconcilers: dict[Kind, Callable[[Key], Awaitable[float | None]]] = {
             AGENTS: AgentReconciler(self._world, SecretProbes(api)).reconcile,
-            SESSIONS: SessionReconciler(self._world, sidecars).reconcile,
+            SESSIONS: SessionReconciler(self._world, sidecars, Rollout(self._world)).reconcile,
             POLICIES: PolicyReconciler(self._world).reconcile,
         }
         self.watches = Watches(self._cache)

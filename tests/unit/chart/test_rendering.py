@@ -19,7 +19,9 @@ from tenure_gateway.settings import Settings as GatewaySettings
 from tenure_gateway.settings import from_environment as gateway_settings
 from tenure_operator.desired.containers import PodSettings
 from tenure_operator.desired.network import network
+from tenure_operator.desired.pod import Run
 from tenure_operator.desired.pod import pod as session_pod
+from tenure_operator.desired.sets import SetOf
 from tenure_operator.kinds import Meta
 from tenure_operator.metrics import Metrics as OperatorMetrics
 from tenure_operator.settings import Settings as OperatorSettings
@@ -27,13 +29,14 @@ from tenure_operator.settings import from_environment as operator_settings
 from tenure_sidecar.metrics import Metrics as SidecarMetrics
 
 SESSION = Meta("place", "chat", "uid", 1)
+SET = SetOf.of_session(SESSION, "chat", "helper", "alice")
 WORKLOADS = ("tenure-operator", "tenure-gateway", "tenure-test")
 
 
 def a_session_pod() -> Manifest:
     """A pod as the operator makes it."""
     spec = AgentSpec.model_validate({"model": {"name": "m", "baseURL": "http://m/v1"}})
-    return session_pod(SESSION, "helper", spec, PodSettings("image", "IfNotPresent", Resources(), "tenure"))
+    return session_pod(SET, Run("1234", 1), spec, PodSettings("image", "IfNotPresent", Resources(), "tenure"))
 
 
 def pods(manifests: list[Manifest]) -> dict[str, Manifest]:
@@ -253,7 +256,7 @@ def test_the_pod_monitor_points_at_the_pods_that_the_operator_makes() -> None:
 
 
 def test_the_network_policy_of_a_session_lets_the_charts_pods_in() -> None:
-    policy = network(SESSION, "helper", NAMESPACE, ())
+    policy = network(SET, NAMESPACE, ())
     (peer,) = policy["spec"]["ingress"][0]["from"]
     wanted = peer["podSelector"]["matchLabels"]
     (expression,) = peer["podSelector"]["matchExpressions"]
@@ -264,7 +267,7 @@ def test_the_network_policy_of_a_session_lets_the_charts_pods_in() -> None:
 
 
 def test_the_network_policy_of_a_session_lets_it_out_to_the_gateway_whatever_else_is_excepted() -> None:
-    policy = network(SESSION, "helper", NAMESPACE, ("0.0.0.0/1", "128.0.0.0/1"))
+    policy = network(SET, NAMESPACE, ("0.0.0.0/1", "128.0.0.0/1"))
     (rule,) = [r for r in policy["spec"]["egress"] if any("podSelector" in peer for peer in r.get("to", []))]
     (peer,) = rule["to"]
     gateway = of_kind(render(), "Deployment")["tenure-gateway"]

@@ -9,16 +9,31 @@ from tenure_api import names
 from tenure_api.configuration import SessionConfig
 from tenure_api.fields import Amounts, Resources
 from tenure_api.tokens import Signer, new_private_key
-from tenure_api.wire import Report
+from tenure_api.wire import Failure, Report
 from tenure_operator.cache import Cache, name_of, version
 from tenure_operator.desired.containers import PodSettings
+from tenure_operator.desired.sets import SetOf
 from tenure_operator.errors import RefusedError, WaitingError
 from tenure_operator.events import Events
-from tenure_operator.kinds import AGENTS, CHILDREN, EVENTS, PODS, POLICIES, SECRETS, SESSIONS, Key, Kind, Manifest
+from tenure_operator.kinds import (
+    AGENTS,
+    CHILDREN,
+    CLAIMS,
+    EVENTS,
+    PODS,
+    POLICIES,
+    SECRETS,
+    SESSIONS,
+    Key,
+    Kind,
+    Manifest,
+    Meta,
+)
 from tenure_operator.probes import SecretProbes
 from tenure_operator.queue import backoff
 from tenure_operator.reconcile.agent import AgentReconciler
 from tenure_operator.reconcile.policy import PolicyReconciler
+from tenure_operator.reconcile.rollout import Rollout
 from tenure_operator.reconcile.session import SessionReconciler
 from tenure_operator.reconcile.visit import Visitor
 from tenure_operator.reconcile.world import Fixed, World
@@ -26,6 +41,7 @@ from tenure_operator.restraint import Restraint
 from tenure_operator.resync import Resync, Watches
 from tenure_operator.schedule import Schedule
 from tenure_operator.sidecars import Sidecars
+from tenure_operator.sightings import Sightings
 from unit.operator.fake_api import FakeApi
 
 NAMESPACE = "shop"
@@ -51,9 +67,19 @@ class FakeSidecars:
         if self.silent:
             raise httpx.ConnectError("no route")
         uid = request.url.host.removeprefix("ip-")
-        report = self.reports.setdefault(uid, Report.model_validate({"session": uid, "journal": "Open"}))
+        report = self.reports.setdefault(
+            uid, Report.model_validate({"identity": uid, "journal": "Open", "idleSeconds": 0.0})
+        )
         self.calls.append(f"{request.method} {request.url.path}")
-        if request.method == "PUT" and not self.deaf:
+        idle = None if report.active_turn and not report.suspended else report.idle_seconds
+        draining = False
+        if request.url.path == "/v1/drain":
+            wanted = json.loads(request.content)["idleSeconds"]
+            if idle is None or idle < wanted:
+                failure = Failure(code="busy", message="a turn has begun")
+                return httpx.Response(409, text=failure.model_dump_json(by_alias=True))
+            draining = True
+        elif request.method == "PUT" and not self.deaf:
             config = SessionConfig.model_validate(json.loads(request.content))
             report = report.model_copy(
                 update={
@@ -63,7 +89,8 @@ class FakeSidecars:
                 }
             )
             self.reports[uid] = report
-        return httpx.Response(200, text=report.model_dump_json(by_alias=True))
+        told = report.model_copy(update={"idle_seconds": idle, "draining": draining})
+        return httpx.Response(200, text=told.model_dump_json(by_alias=True))
 
     def say(self, uid: str, **fields: object) -> None:
         self.reports[uid] = self.reports[uid].model_copy(update=fields)
@@ -92,12 +119,14 @@ class Bench:
             visit=lambda key, delay: self._visits.ask(key, self.clock + delay),
             now=lambda: NOON + timedelta(seconds=self.clock),
             api_networks=("10.96.0.1/32",),
+            sightings=Sightings(lambda: self.clock),
         )
         client = httpx.AsyncClient(transport=httpx.MockTransport(self.sidecars.answer))
         fleet = Sidecars(client, Signer("operator", SIGNING_KEY))
+        self.rollout = Rollout(self.world)
         self._reconcilers = {
             AGENTS: AgentReconciler(self.world, SecretProbes(api, lambda: self.clock, lambda: 0.5)).reconcile,
-            SESSIONS: SessionReconciler(self.world, fleet).reconcile,
+            SESSIONS: SessionReconciler(self.world, fleet, self.rollout).reconcile,
             POLICIES: PolicyReconciler(self.world).reconcile,
         }
         self._visitor = Visitor(self.world, fleet, every=15.0, random_=lambda: 0.5)
@@ -169,8 +198,8 @@ class Bench:
         return self.api.put(POLICIES, _object(POLICIES, name, {"classes": classes}))
 
     def kubelet(self, session: str = "chat", ready: bool = True, **status: object) -> Manifest:
-        """The pod of a session runs; its address names the session, for the stand-in of the sidecars."""
-        uid = self.api.objects[SESSIONS, NAMESPACE, session]["metadata"]["uid"]
+        """The pod of a session runs; its address names the volume's claim, for the stand-in of the sidecars."""
+        uid = self.identity(session)
         return self.api.change(
             PODS,
             NAMESPACE,
@@ -188,6 +217,14 @@ class Bench:
                 }
             },
         )
+
+    def identity(self, session: str = "chat") -> str:
+        """What the session's journal is bound to."""
+        return str(self.api.objects[CLAIMS, NAMESPACE, names.session_claim(session)]["metadata"]["uid"])
+
+    def key_name(self, session: str = "chat") -> str:
+        """Name of the Secret with the session's key."""
+        return names.session_key(session, self.identity(session))
 
     def pod_is_gone(self, session: str = "chat") -> None:
         self.api.remove(PODS, NAMESPACE, names.session_pod(session))
@@ -217,6 +254,11 @@ class Bench:
     def message(self, kind: Kind, name: str, type_: str = "Ready") -> str:
         conditions = self.status(kind, name)["conditions"]
         return str(next(c["message"] for c in conditions if c["type"] == type_))
+
+
+def set_of(session: Meta, retained: bool = False) -> SetOf:
+    """The set of a session that has its own name."""
+    return SetOf.of_session(session, session.name, "helper", "alice", retained)
 
 
 def _object(kind: Kind, name: str, spec: Manifest) -> Manifest:

@@ -4,7 +4,6 @@ import json
 
 import pytest
 
-from tenure_api import names
 from tenure_operator.kinds import ACCOUNTS, AGENTS, CONFIG_MAPS, POLICIES, SECRETS, SESSIONS, Kind
 from unit.operator.bench import NAMESPACE, Bench
 from unit.operator.fake_api import FakeApi
@@ -111,13 +110,13 @@ async def test_an_agent_without_its_policy_fails_closed_and_keeps_the_last_confi
 async def test_a_changed_policy_reaches_the_running_sidecar_and_is_acknowledged(bench: Bench) -> None:
     bench.policy(maxAgeSeconds=60)
     bench.agent(memoryPolicyRef={"name": "month"})
-    made = await bench.running()
+    await bench.running()
     await bench.advance(10)
     assert bench.condition(SESSIONS, "chat", "PolicyApplied") == ("True", "Delivered")
     pod = bench.api.writes.count(("create", "Pod", "chat-session"))
     bench.policy(maxAgeSeconds=20)
     await bench.advance(0)
-    report = bench.sidecars.reports[made["metadata"]["uid"]]
+    report = bench.sidecars.reports[bench.identity()]
     assert report.policy is not None
     assert report.policy.transcript_max_age_seconds == 20
     assert bench.status(SESSIONS, "chat")["policy"] == {"name": "month", "generation": 2}
@@ -145,11 +144,11 @@ async def test_a_policy_that_a_sidecar_does_not_take_is_being_delivered(bench: B
 
 async def test_a_sidecar_with_another_configuration_is_given_the_right_one(bench: Bench) -> None:
     bench.agent()
-    made = await bench.running()
-    bench.sidecars.say(made["metadata"]["uid"], config_digest="of something else")
+    await bench.running()
+    bench.sidecars.say(bench.identity(), config_digest="of something else")
     await bench.advance(40)
     wanted = bench.world.wanted[NAMESPACE, "helper"].digest
-    assert bench.sidecars.reports[made["metadata"]["uid"]].config_digest == wanted
+    assert bench.sidecars.reports[bench.identity()].config_digest == wanted
 
 
 async def test_a_session_costs_its_agent_one_write_when_it_comes_and_one_when_it_goes(bench: Bench) -> None:
@@ -158,10 +157,10 @@ async def test_a_session_costs_its_agent_one_write_when_it_comes_and_one_when_it
     bench.api.writes.clear()
     await bench.running()
     await bench.advance(60)
-    assert bench.status(AGENTS, "helper")["sessions"] == {"total": 1, "ready": 1}
+    assert bench.status(AGENTS, "helper")["sessions"] == {"total": 1, "running": 1, "hibernated": 0}
     bench.api.remove(SESSIONS, NAMESPACE, "chat")
     await bench.advance(60)
-    assert bench.status(AGENTS, "helper")["sessions"] == {"total": 0, "ready": 0}
+    assert bench.status(AGENTS, "helper")["sessions"] == {"total": 0, "running": 0, "hibernated": 0}
     assert bench.api.writes.count(("status", "Agent", "helper")) == 2
 
 
@@ -176,7 +175,7 @@ async def test_a_hundred_sessions_that_become_ready_cost_few_writes_of_their_age
         bench.kubelet(f"chat-{number}")
         await bench.advance(0.02)
     await bench.advance(20)
-    assert bench.status(AGENTS, "helper")["sessions"] == {"total": 100, "ready": 100}
+    assert bench.status(AGENTS, "helper")["sessions"] == {"total": 100, "running": 100, "hibernated": 0}
     assert bench.status(POLICIES, "month")["sessions"] == {"total": 100, "current": 100}
     assert len([write for write in bench.api.writes if write[:2] == ("status", "Agent")]) <= 5
     assert len([write for write in bench.api.writes if write[:2] == ("status", "MemoryPolicy")]) <= 5
@@ -196,8 +195,8 @@ async def test_a_policy_counts_the_agents_that_refer_to_it(bench: Bench) -> None
 
 async def test_nothing_that_was_made_holds_anything_of_a_secret(bench: Bench) -> None:
     bench.agent()
-    made = await bench.running()
-    secret = bench.api.find(SECRETS, names.session_key("chat", made["metadata"]["uid"]))
+    await bench.running()
+    secret = bench.api.find(SECRETS, bench.key_name())
     assert secret is not None
     others = json.dumps([m for (kind, _, _), m in bench.api.objects.items() if kind is not SECRETS])
     assert all(value not in others for value in secret["data"].values())

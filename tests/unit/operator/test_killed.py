@@ -2,7 +2,6 @@
 
 import pytest
 
-from tenure_api import names
 from tenure_operator.kinds import CLAIMS, EVENTS, NETWORKS, PODS, SECRETS, SESSIONS, Kind
 from unit.operator.bench import NAMESPACE, Bench
 from unit.operator.fake_api import FakeApi, Killed
@@ -38,7 +37,7 @@ async def test_a_session_becomes_ready_whenever_the_operator_is_killed(fatal: in
     api = FakeApi()
     first = await Bench(api).start()
     first.agent()
-    made = first.session()
+    first.session()
     deadly(api, fatal, when)
     try:
         await tell(first)
@@ -54,7 +53,7 @@ async def test_a_session_becomes_ready_whenever_the_operator_is_killed(fatal: in
     kinds = sorted(kind.name for kind, _, name in api.objects if name.startswith("chat") and kind is not EVENTS)
     assert kinds == ["AgentSession", "NetworkPolicy", "PersistentVolumeClaim", "Pod", "Secret"]
     assert all(key in api.objects for key in keys_before)
-    assert api.find(SECRETS, names.session_key("chat", made["metadata"]["uid"])) is not None
+    assert api.find(SECRETS, second.key_name()) is not None
 
 
 async def test_fifty_sessions_become_ready_though_the_operator_is_killed_over_and_over() -> None:

@@ -17,13 +17,17 @@ from tenure_operator.desired.containers import with_defaults
 from tenure_operator.desired.credentials import CREDENTIALS_MOUNT
 from tenure_operator.desired.key import key
 from tenure_operator.desired.network import network
-from tenure_operator.desired.pod import AGENT_DEFAULTS, KEY_MOUNT, pod, pod_hash
+from tenure_operator.desired.pod import AGENT_DEFAULTS, KEY_MOUNT, Run, pod, pod_hash
+from tenure_operator.desired.sets import SetOf
 from tenure_operator.difference import differs
 from tenure_operator.kinds import Manifest, Meta
-from unit.operator.bench import GATEWAY_URL, SETTINGS
+from unit.operator.bench import GATEWAY_URL, SETTINGS, set_of
 
 AGENT = Meta("shop", "helper", "agent-uid", 3)
 SESSION = Meta("shop", "chat", "12345678-aaaa", 1)
+CLAIM = Meta("shop", "chat-state", "12345678-aaaa")
+SET = set_of(SESSION)
+RUN = Run(CLAIM.uid, 1)
 PLAIN: dict[str, Any] = {"model": {"name": "m", "baseURL": "http://model/v1"}}
 FULL: dict[str, Any] = {
     "instructions": "Be brief.",
@@ -49,7 +53,7 @@ def spec(given: dict[str, Any]) -> AgentSpec:
 
 
 def a_pod(given: dict[str, Any]) -> Manifest:
-    return pod(SESSION, "helper", spec(given), SETTINGS)
+    return pod(SET, RUN, spec(given), SETTINGS)
 
 
 def test_a_credential_goes_only_to_the_endpoint_that_it_was_given_for() -> None:
@@ -151,7 +155,8 @@ def test_a_users_own_image_keeps_its_own_command() -> None:
 
 def test_the_hash_is_of_the_template_and_not_of_the_session() -> None:
     base = pod_hash("helper", spec(PLAIN), SETTINGS)
-    other = pod(Meta("shop", "other", "87654321-bbbb", 1), "helper", spec(PLAIN), SETTINGS)
+    another = SetOf.of_session(Meta("shop", "other", "87654321-bbbb", 1), "other", "helper", "bob")
+    other = pod(another, Run("5678", 9), spec(PLAIN), SETTINGS)
     assert other["metadata"]["annotations"][names.POD_HASH_ANNOTATION] == base
     assert a_pod(PLAIN)["metadata"]["annotations"][names.POD_HASH_ANNOTATION] == base
     assert pod_hash("helper", spec({**PLAIN, "instructions": "Be brief."}), SETTINGS) == base
@@ -177,12 +182,16 @@ def test_default_amounts_never_contradict_given_ones(given: dict[str, Any] | Non
 
 
 def test_a_key_is_immutable_labelled_and_owned() -> None:
-    found = key(SESSION, "helper", b"k" * 32, "token")
+    found = key(SET, CLAIM, b"k" * 32, "token")
     assert found["immutable"] is True
     assert found["metadata"]["name"] == "chat-12345678-key"
     assert found["metadata"]["labels"][names.KEY_LABEL] == "true"
     (owner,) = found["metadata"]["ownerReferences"]
-    assert (owner["kind"], owner["uid"], owner["blockOwnerDeletion"]) == ("AgentSession", "12345678-aaaa", False)
+    assert (owner["kind"], owner["uid"], owner["blockOwnerDeletion"]) == (
+        "PersistentVolumeClaim",
+        "12345678-aaaa",
+        False,
+    )
 
 
 def egress_allows(policy: Manifest, address: str) -> bool:
@@ -196,7 +205,7 @@ def egress_allows(policy: Manifest, address: str) -> bool:
 
 
 def test_a_session_reaches_models_but_neither_the_api_server_nor_the_metadata_service() -> None:
-    policy = network(SESSION, "helper", "tenure-system", ["10.96.0.1/32", "192.168.1.5/32", "fd00::1/128"])
+    policy = network(SET, "tenure-system", ["10.96.0.1/32", "192.168.1.5/32", "fd00::1/128"])
     for refused in ("10.96.0.1", "192.168.1.5", "fd00::1", "169.254.169.254", "fd00:ec2::254"):
         assert not egress_allows(policy, refused), refused
     for allowed in ("10.96.0.2", "8.8.8.8", "fd00::2", "10.244.1.7"):
@@ -204,7 +213,7 @@ def test_a_session_reaches_models_but_neither_the_api_server_nor_the_metadata_se
 
 
 def test_only_operator_and_gateway_of_the_release_reach_a_sidecar() -> None:
-    rules = network(SESSION, "helper", "tenure-system", [])["spec"]["ingress"]
+    rules = network(SET, "tenure-system", [])["spec"]["ingress"]
     (peer,) = next(rule["from"] for rule in rules if rule["ports"][0]["port"] == 8081)
     assert peer["namespaceSelector"] == {"matchLabels": {"kubernetes.io/metadata.name": "tenure-system"}}
     assert peer["podSelector"]["matchLabels"] == {"app.kubernetes.io/name": "tenure"}
@@ -213,8 +222,8 @@ def test_only_operator_and_gateway_of_the_release_reach_a_sidecar() -> None:
 
 
 def test_the_policy_is_the_same_whatever_the_order_of_the_addresses() -> None:
-    one = network(SESSION, "helper", "s", ["10.0.0.2/32", "fd00::1/128", "10.0.0.1/32"])
-    two = network(SESSION, "helper", "s", ["10.0.0.1/32", "10.0.0.2/32", "fd00::1/128", "10.0.0.1/32"])
+    one = network(SET, "s", ["10.0.0.2/32", "fd00::1/128", "10.0.0.1/32"])
+    two = network(SET, "s", ["10.0.0.1/32", "10.0.0.2/32", "fd00::1/128", "10.0.0.1/32"])
     assert one == two
 
 

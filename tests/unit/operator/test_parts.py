@@ -148,7 +148,7 @@ def sidecars(answer: httpx.Response | Exception, seen: list[httpx.Request] | Non
 
 async def test_a_sidecar_is_asked_with_a_token_for_its_own_session() -> None:
     seen: list[httpx.Request] = []
-    report = Report.model_validate({"session": "uid-1", "journal": "Open", "turns": 3})
+    report = Report.model_validate({"identity": "uid-1", "journal": "Open", "turns": 3})
     found = await sidecars(httpx.Response(200, text=report.model_dump_json(by_alias=True)), seen).report(
         Address("uid-1", "fd00::7")
     )
@@ -158,7 +158,7 @@ async def test_a_sidecar_is_asked_with_a_token_for_its_own_session() -> None:
     assert Verifier("uid-1", {"operator": public_key(SIGNING_KEY)}).caller(token, 1000.0).issuer == "operator"
 
 
-OTHER = Report.model_validate({"session": "uid-2", "journal": "Open"}).model_dump_json(by_alias=True)
+OTHER = Report.model_validate({"identity": "uid-2", "journal": "Open"}).model_dump_json(by_alias=True)
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ async def test_those_that_wait_go_on_taking_turns_and_say_so(bench: Bench) -> No
 
 
 async def test_a_pod_is_not_replaced_while_its_turn_runs(bench: Bench) -> None:
-    uids = {name: bench.api.objects[SESSIONS, NAMESPACE, name]["metadata"]["uid"] for name in SESSION_NAMES}
+    uids = {name: bench.identity(name) for name in SESSION_NAMES}
     for uid in uids.values():
         bench.sidecars.say(uid, active_turn="0" * 32)
     await bench.advance(300)
@@ -89,8 +89,7 @@ async def test_a_turn_that_began_since_the_last_report_is_noticed(bench: Bench) 
     (first,) = ending(bench)
     others = [name for name in SESSION_NAMES if name != first]
     for name in others:
-        uid = bench.api.objects[SESSIONS, NAMESPACE, name]["metadata"]["uid"]
-        bench.sidecars.say(uid, active_turn="0" * 32)
+        bench.sidecars.say(bench.identity(name), active_turn="0" * 32)
     await replaced(bench)
     await bench.advance(1)  # their last reports still say that they are idle
     assert ending(bench) == []
@@ -99,8 +98,7 @@ async def test_a_turn_that_began_since_the_last_report_is_noticed(bench: Bench) 
 async def test_a_place_that_was_not_given_back_is_taken_from_one_that_is_done(bench: Bench) -> None:
     await bench.advance(5)
     first = await replaced(bench)
-    agent = (NAMESPACE, "helper")
-    bench.world.replacing[agent] = (NAMESPACE, first)
+    assert bench.rollout.take((NAMESPACE, "helper"), (NAMESPACE, first))
     await bench.advance(60)
     assert len(ending(bench)) == 1
     assert first not in ending(bench)
@@ -127,6 +125,7 @@ async def test_a_pod_of_no_use_is_replaced_at_once_by_a_mended_template(bench: B
     bench.pod_is_gone(first)
     await bench.advance(0.1)
     bench.kubelet(first, ready=False)
+    await bench.advance(30)
     mended = await Bench(bench.api, bench.sidecars, replace(SETTINGS, image="tenure/runtime:3"), bench.clock).start()
     await mended.advance(5)
     assert ending(mended) == [first]

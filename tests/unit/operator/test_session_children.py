@@ -98,19 +98,19 @@ async def test_a_child_of_a_deleted_namesake_is_waited_for(bench: Bench) -> None
     await bench.running()
     bench.api.remove(SESSIONS, NAMESPACE, "chat")  # the garbage collector has not come by yet
     await bench.advance(0)
-    made = bench.session()
+    bench.session()
     await bench.advance(1)
     assert bench.condition(SESSIONS, "chat") == ("False", "Progressing")
     for kind, name in CHILDREN:
         bench.api.remove(kind, NAMESPACE, name)
     await bench.advance(1)
     assert bench.condition(SESSIONS, "chat") == ("False", "PodStarting")
-    assert bench.api.find(SECRETS, names.session_key("chat", made["metadata"]["uid"])) is not None
+    assert bench.api.find(SECRETS, bench.key_name()) is not None
 
 
 async def test_a_lost_key_is_not_made_anew_and_the_session_goes_on_when_it_is_restored(bench: Bench) -> None:
-    made = await bench.running()
-    key = names.session_key("chat", made["metadata"]["uid"])
+    await bench.running()
+    key = bench.key_name()
     secret = bench.api.objects.pop((SECRETS, NAMESPACE, key))
     bench.pod_is_gone()
     await bench.advance(60)
@@ -136,8 +136,9 @@ async def test_a_key_is_never_made_over_a_claim_that_the_cache_does_not_know(ben
     }
     claim = {
         "metadata": {"namespace": NAMESPACE, "name": "chat-state", "ownerReferences": [owner]},
-        "spec": {},
+        "spec": {"resources": {"requests": {"storage": "1Gi"}}},
     }
+    bench.api.change(SESSIONS, NAMESPACE, "chat", {"status": {"lease": {"generation": 3}}})
     bench.api.told = lambda *_: None  # the watch lags
     bench.api.put(CLAIMS, claim)
     await bench.advance(0)

@@ -5,7 +5,6 @@ from datetime import timedelta
 
 import pytest
 
-from tenure_api import names
 from tenure_api.wire import JournalState, ModelHealth
 from tenure_operator.errors import RefusedError, UnavailableError
 from tenure_operator.kinds import AGENTS, CLAIMS, NETWORKS, PODS, SESSIONS, Kind
@@ -29,13 +28,14 @@ def of_session(bench: Bench) -> list[tuple[str, str, str]]:
 
 
 async def test_a_session_is_made_in_order_and_with_few_writes(bench: Bench) -> None:
-    made = await bench.running()
-    key = names.session_key("chat", made["metadata"]["uid"])
+    await bench.running()
+    key = bench.key_name()
     writes = of_session(bench)
-    assert writes[:4] == [
+    assert writes[:5] == [
+        ("create", "PersistentVolumeClaim", "chat-state"),
         ("create", "Secret", key),
         ("create", "NetworkPolicy", "chat-session"),
-        ("create", "PersistentVolumeClaim", "chat-state"),
+        ("status", "AgentSession", "chat"),  # takes the lease
         ("create", "Pod", "chat-session"),
     ]
     assert [verb for verb, kind, _ in writes if kind == "AgentSession"] == ["status", "status"]
@@ -44,7 +44,7 @@ async def test_a_session_is_made_in_order_and_with_few_writes(bench: Bench) -> N
     assert bench.condition(SESSIONS, "chat") == ("True", "Ready")
     assert bench.condition(SESSIONS, "chat", "Reconciling") is None
     assert (status["podName"], status["volumeClaimName"]) == ("chat-session", "chat-state")
-    assert status["podIP"] == f"ip-{made['metadata']['uid']}"
+    assert status["podIP"] == f"ip-{bench.identity()}"
 
 
 async def test_the_first_status_says_that_it_is_being_worked_on(bench: Bench) -> None:
@@ -190,11 +190,11 @@ async def test_nothing_is_made_for_a_session_that_is_being_deleted(bench: Bench)
 
 
 async def test_counters_alone_are_written_at_most_every_thirty_seconds(bench: Bench) -> None:
-    made = await bench.running()
+    await bench.running()
     await bench.advance(60)
     bench.api.writes.clear()
     for turn in range(120):
-        bench.sidecars.say(made["metadata"]["uid"], turns=turn, sequence=10 * turn)
+        bench.sidecars.say(bench.identity(), turns=turn, sequence=10 * turn)
         await bench.advance(1)
     assert 3 <= len(of_session(bench)) <= 4
     await bench.advance(60)
@@ -206,44 +206,44 @@ async def test_counters_alone_are_written_at_most_every_thirty_seconds(bench: Be
     [(JournalState.KEY_MISMATCH, "KeyMismatch"), (JournalState.UNREADABLE, "JournalUnreadable")],
 )
 async def test_a_journal_that_cannot_be_used_is_told(bench: Bench, journal: JournalState, reason: str) -> None:
-    made = bench.session()
+    bench.session()
     await bench.advance(0)
     bench.kubelet(ready=False)
     await bench.advance(0)
-    bench.sidecars.say(made["metadata"]["uid"], journal=journal, journal_message="It says so.")
+    bench.sidecars.say(bench.identity(), journal=journal, journal_message="It says so.")
     await bench.advance(3)
     assert bench.condition(SESSIONS, "chat", "Stalled") == ("True", reason)
     assert bench.message(SESSIONS, "chat").endswith("It says so.")
 
 
 async def test_a_long_message_is_cut(bench: Bench) -> None:
-    made = await bench.running()
-    bench.sidecars.say(made["metadata"]["uid"], model=ModelHealth(reason="ModelError", message="x" * 100_000))
+    await bench.running()
+    bench.sidecars.say(bench.identity(), model=ModelHealth(reason="ModelError", message="x" * 100_000))
     await bench.advance(20)
     assert bench.condition(SESSIONS, "chat", "ModelReachable") == ("False", "ModelError")
     assert len(bench.message(SESSIONS, "chat", "ModelReachable")) == 2000
 
 
 async def test_a_silent_sidecar_is_no_bug_and_is_asked_again(bench: Bench) -> None:
-    made = await bench.running()
+    await bench.running()
     bench.sidecars.silent = True
     await bench.advance(120)
     assert bench.condition(SESSIONS, "chat", "ModelReachable") == ("Unknown", "Unreachable")
     assert bench.condition(SESSIONS, "chat") == ("True", "Ready")
     bench.sidecars.silent = False
-    bench.sidecars.say(made["metadata"]["uid"], turns=3)
+    bench.sidecars.say(bench.identity(), turns=3)
     await bench.advance(60)
     assert bench.condition(SESSIONS, "chat", "ModelReachable") == ("Unknown", "NotYetCalled")
     assert bench.status(SESSIONS, "chat")["turns"] == 3
 
 
 async def test_a_sidecar_that_was_started_again_in_its_pod_is_visited_again(bench: Bench) -> None:
-    made = await bench.running()
+    await bench.running()
     ended = [{"name": "sidecar", "started": False, "state": {"terminated": {"exitCode": 137}}}]
     bench.kubelet(ready=False, initContainerStatuses=ended)
     await bench.advance(30)
     bench.kubelet()
-    bench.sidecars.say(made["metadata"]["uid"], turns=3)
+    bench.sidecars.say(bench.identity(), turns=3)
     await bench.advance(60)
     assert bench.status(SESSIONS, "chat")["turns"] == 3
 

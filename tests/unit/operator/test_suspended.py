@@ -35,7 +35,7 @@ async def bench() -> Bench:
 
 async def said(bench: Bench, made: Manifest, **report: Any) -> None:
     """The sidecar says something new, and the operator has heard it."""
-    bench.sidecars.say(made["metadata"]["uid"], **report)
+    bench.sidecars.say(bench.identity(), **report)
     await bench.advance(20)
 
 

@@ -10,10 +10,10 @@ from tenure_api.configuration import SessionConfig, ToolConfig
 from tenure_operator.desired.config import config_map, session_config
 from tenure_operator.desired.containers import GROUP_ID
 from tenure_operator.desired.credentials import CREDENTIALS_MOUNT, GATEWAY_TOKEN_MOUNT, credentials
-from tenure_operator.desired.pod import pod, pod_hash
+from tenure_operator.desired.pod import Run, pod, pod_hash
 from tenure_operator.desired.workspace import FIRST_USER, code_user
 from tenure_operator.kinds import Manifest, Meta
-from unit.operator.bench import GATEWAY_URL, SETTINGS
+from unit.operator.bench import GATEWAY_URL, SETTINGS, set_of
 
 AGENT = Meta("shop", "helper", "agent-uid", 3)
 SESSION = Meta("shop", "chat", "12345678-aaaa", 1)
@@ -41,7 +41,7 @@ def only(tool: dict[str, Any], **given: Any) -> ToolConfig:
 
 
 def a_pod(*tools: dict[str, Any], session: Meta = SESSION, **given: Any) -> Manifest:
-    found: Manifest = pod(session, "helper", spec(*tools, **given), SETTINGS)["spec"]
+    found: Manifest = pod(set_of(session), Run(session.uid, 1), spec(*tools, **given), SETTINGS)["spec"]
     return found
 
 
@@ -219,7 +219,7 @@ def test_no_two_sessions_share_the_user_whose_processes_the_kernel_counts() -> N
 
 def test_the_hash_is_the_same_for_all_sessions_that_run_code() -> None:
     hashes = {
-        pod(Meta("shop", name, uid, 1), "helper", spec(CODE), SETTINGS)["metadata"]["annotations"][
+        pod(set_of(Meta("shop", name, uid, 1)), Run(uid, 1), spec(CODE), SETTINGS)["metadata"]["annotations"][
             "tenure.dev/pod-hash"
         ]
         for name, uid in (("one", "1-1"), ("two", "2-2"))

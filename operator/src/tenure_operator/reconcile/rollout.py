@@ -1,5 +1,7 @@
 """One session of an agent after the other is moved to a new revision, and none while one does not start with it."""
 
+from datetime import datetime
+
 from tenure_api import names
 from tenure_operator.cache import Name, agent_of, name_of
 from tenure_operator.kinds import PODS, SESSIONS, Key, Manifest
@@ -7,6 +9,9 @@ from tenure_operator.reconcile import pods
 from tenure_operator.reconcile.session_plan import is_outdated
 from tenure_operator.reconcile.world import World
 from tenure_operator.wakes import is_hibernated
+
+STARTING_SECONDS = 20.0
+"""How long a pod may take to become ready before it holds up the others."""
 
 
 class Rollout:
@@ -28,8 +33,7 @@ class Rollout:
         mine = name_of(session)
         others = [other for other in self._world.cache.sessions_of(agent) if name_of(other) != mine]
         return self._replacing.get(agent, mine) != mine or any(
-            (pod := self._pod(other)) is not None and not is_outdated(pod, wanted) and not pods.is_ready(pod)
-            for other in others
+            (pod := self._pod(other)) is not None and self._fails(pod) for other in others
         )
 
     def take(self, agent: Name, session: Name) -> bool:
@@ -67,6 +71,11 @@ class Rollout:
         held = self._pod(manifest)
         if held is not None and pods.is_ready(held) and not is_outdated(held, wanted):
             del self._replacing[agent]
+
+    def _fails(self, pod: Manifest) -> bool:
+        """Whether a pod has had the time to become ready and is not. One that starts says nothing: sessions wake."""
+        age = (self._world.now() - datetime.fromisoformat(pod["metadata"]["creationTimestamp"])).total_seconds()
+        return age > STARTING_SECONDS and not pods.is_ready(pod)
 
     def _pod(self, session: Manifest) -> Manifest | None:
         set_name = session.get("status", {}).get("setName") or session["metadata"]["name"]

@@ -59,11 +59,11 @@ logger = logging.getLogger(__name__)
 class SessionReconciler:
     """Makes pod, volume, key and NetworkPolicy of each session as they should be."""
 
-    def __init__(self, world: World, sidecars: Sidecars) -> None:
+    def __init__(self, world: World, sidecars: Sidecars, rollout: Rollout) -> None:
         self._world = world
         self._fixed = world.fixed
         self._sidecars = sidecars
-        self._rollout = Rollout(world)
+        self._rollout = rollout
         self._written: dict[Name, datetime] = {}
 
     async def reconcile(self, at: Key) -> float | None:

@@ -326,11 +326,8 @@ def is_outdated(live: Manifest, wanted_hash: str) -> bool:
 
 def growth(seen: Observed) -> tuple[str, str] | None:
     """The size that the claim has and the one that it should have, while it is too small."""
-    if seen.agent is None or seen.claim.live is None:
+    live = seen.claim.ours
+    if seen.agent is None or live is None:
         return None
-    size = seen.agent.spec.session.storage.size
-    return (
-        (requested(seen.claim.live), size)
-        if grown(seen.set, seen.claim.live, seen.agent.spec.session.storage)
-        else None
-    )
+    storage = seen.agent.spec.session.storage
+    return (requested(live), storage.size) if grown(seen.set, live, storage) else None
