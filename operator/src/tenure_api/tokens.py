@@ -47,17 +47,20 @@ def new_private_key() -> str:
 
 def public_key(private_pem: str) -> str:
     """The public key (PEM) of a private key (PEM)."""
-    return _private(private_pem).public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+    key = ed25519_private(private_pem).public_key()
+    return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
 
 
-def _private(pem: str) -> Ed25519PrivateKey:
+def ed25519_private(pem: str) -> Ed25519PrivateKey:
+    """The private key in a PEM. Raises `ValueError` if it is of another kind."""
     key = load_pem_private_key(pem.encode(), password=None)
     if not isinstance(key, Ed25519PrivateKey):
         raise ValueError("the signing key must be an Ed25519 key")
     return key
 
 
-def _public(pem: str) -> Ed25519PublicKey:
+def ed25519_public(pem: str) -> Ed25519PublicKey:
+    """The public key in a PEM. Raises `ValueError` if it is of another kind."""
     key = load_pem_public_key(pem.encode())
     if not isinstance(key, Ed25519PublicKey):
         raise ValueError("the verification key must be an Ed25519 key")
@@ -69,7 +72,7 @@ class Signer:
 
     def __init__(self, issuer: Issuer, private_pem: str) -> None:
         self._issuer = issuer
-        self._key = _private(private_pem)
+        self._key = ed25519_private(private_pem)
 
     def token(self, identity: str, now: float, subject: str | None = None) -> str:
         """A token for the sidecar of this identity. `now` is in seconds since the epoch."""
@@ -84,7 +87,7 @@ class Verifier:
 
     def __init__(self, identity: str, public_pems: dict[Issuer, str]) -> None:
         self._identity = identity
-        self._keys = {issuer: _public(pem) for issuer, pem in public_pems.items()}
+        self._keys = {issuer: ed25519_public(pem) for issuer, pem in public_pems.items()}
 
     def caller(self, token: str, now: float) -> Caller:
         """Who presents this token. `now` is in seconds since the epoch.

@@ -16,7 +16,7 @@ Sidecar, port `SIDECAR_PORT`, bearer token (see `tokens`) except for the two pro
 | `PUT /v1/config`                  | operator | `SessionConfig` → `Report` |
 | `PUT /v1/binding`                 | operator | `Binding` → `Report`; another session's: 409 `already_bound` |
 | `POST /v1/drain`                  | operator | `Drain` → `Report`; 409 `busy` unless it has been idle for so long |
-| `GET /v1/bundle`                  | both     | the session as a bundle; query `at` (a sequence); see `docs/bundle.md` |
+| `GET /v1/bundle`                  | both     | the session as a bundle, up to record `at`; see `docs/bundle.md` |
 | `PUT /v1/bundle`                  | both     | a bundle → `Report`; only into a session that waits for one |
 | `GET /drained`                    | kubelet  | 200 as soon as no turn runs: the hook before the agent is stopped |
 | `GET /healthz` `/readyz`          | kubelet  | 200, or 503 with a sentence |
