@@ -15,6 +15,7 @@ import uvloop
 
 from bench.figure import DIRECTORY, Aim, Baseline, Figure, compared
 from tenure_sidecar.clock import SteadyClock
+from tenure_sidecar.journal.lease import Lease
 from tenure_sidecar.journal.sealing import KEY_BYTES, Sealer
 from tenure_sidecar.journal.store import Journal, Record
 
@@ -60,7 +61,9 @@ def bare_file(directory: Path) -> Iterator[BareFile]:
 
 @asynccontextmanager
 async def journal(directory: Path) -> AsyncIterator[Journal]:
-    opened = Journal(directory, Sealer(secrets.token_bytes(KEY_BYTES), SESSION), SESSION, SteadyClock())
+    opened = Journal(
+        directory, Sealer(secrets.token_bytes(KEY_BYTES), SESSION), SESSION, SteadyClock(), Lease(directory, 1)
+    )
     try:
         yield opened
     finally:

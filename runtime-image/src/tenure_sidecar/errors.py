@@ -4,6 +4,7 @@
     ├── RefusedError            a caller asked for what cannot be; becomes a `wire.Failure`
     ├── JournalError            the journal cannot be used now
     │   ├── LockedError         another process has it open
+    │   ├── SupersededError     a later run of the session has it
     │   ├── KeyMismatchError    the data key is missing or not the one that the journal was written with
     │   └── UnreadableError     the files are damaged, or the volume fails
     └── HttpError               a server that we call does not do its part
@@ -41,6 +42,12 @@ class LockedError(JournalError):
     """Another process has the journal open."""
 
     state = JournalState.LOCKED
+
+
+class SupersededError(JournalError):
+    """A later run of the session has the journal; this one must not write any more."""
+
+    state = JournalState.SUPERSEDED
 
 
 class KeyMismatchError(JournalError):

@@ -14,6 +14,7 @@ from tenure_sidecar.clock import SteadyClock, moment
 from tenure_sidecar.config import mounted, newer
 from tenure_sidecar.errors import JournalError, KeyMismatchError, RefusedError, UnreadableError
 from tenure_sidecar.http_client import Client
+from tenure_sidecar.journal.lease import Lease
 from tenure_sidecar.journal.pen import Pen
 from tenure_sidecar.journal.records import TURN_KINDS, ConfigAccepted, FunctionsSeen
 from tenure_sidecar.journal.sealing import Sealer
@@ -34,7 +35,12 @@ from tenure_sidecar.workspace.ballast import Ballast
 from tenure_sidecar.workspace.door import receive_files
 from tenure_sidecar.workspace.files import Files
 
-_RETRY_SECONDS = {JournalState.LOCKED: 0.2, JournalState.KEY_MISMATCH: 1.0, JournalState.UNREADABLE: 5.0}
+_RETRY_SECONDS = {
+    JournalState.LOCKED: 0.2,
+    JournalState.SUPERSEDED: 5.0,
+    JournalState.KEY_MISMATCH: 1.0,
+    JournalState.UNREADABLE: 5.0,
+}
 _FIRST_ATTEMPT_SECONDS = 5.0
 _RETRY_WRITE_SECONDS = 1.0
 _BALLAST_SECONDS = 30.0
@@ -165,6 +171,7 @@ class Session:
         state = problem.state if problem is not None else JournalState.UNREADABLE
         common = {
             "identity": self._settings.identity,
+            "generation": self._settings.generation,
             "config_digest": config.digest() if config is not None else None,
             "agent_generation": config.agent_generation if config is not None else None,
             "policy": config.policy if config is not None else None,
@@ -305,7 +312,8 @@ class Session:
         prepare(self._settings)
         self._prepared = True
         sealer = Sealer(_data_key(self._settings.key), self._settings.identity)
-        journal = Journal(self._settings.state, sealer, self._settings.identity, self._clock)
+        lease = Lease(self._settings.state, self._settings.generation)
+        journal = Journal(self._settings.state, sealer, self._settings.identity, self._clock, lease)
         try:
             return _read(journal)
         except BaseException:

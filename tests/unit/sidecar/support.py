@@ -14,6 +14,7 @@ from tenure_api.configuration import EffectivePolicy, ModelRoute, ModelTarget, S
 from tenure_api.wire import Message, Role, TurnRequest
 from tenure_sidecar.asgi import App
 from tenure_sidecar.clock import Clock
+from tenure_sidecar.journal.lease import Lease
 from tenure_sidecar.journal.sealing import Sealer
 from tenure_sidecar.journal.store import Journal
 
@@ -35,8 +36,11 @@ class HandClock:
         self.at += seconds
 
 
-def open_journal(directory: Path, key: bytes = KEY, clock: Clock | None = None, session: str = SESSION) -> Journal:
-    return Journal(directory, Sealer(key, session), session, clock or HandClock())
+def open_journal(
+    directory: Path, key: bytes = KEY, clock: Clock | None = None, session: str = SESSION, generation: int = 0
+) -> Journal:
+    lease = Lease(directory, generation)
+    return Journal(directory, Sealer(key, session), session, clock or HandClock(), lease)
 
 
 def turn_id() -> str:

@@ -11,12 +11,9 @@ import pytest
 from tenure_api.configuration import Limits
 from tenure_api.tools import Replay
 from tenure_api.wire import TurnRequest
-from tenure_sidecar.clock import SteadyClock
-from tenure_sidecar.journal.sealing import Sealer
-from tenure_sidecar.journal.store import Journal
 from tenure_sidecar.tools.tool import Attempt, Outcome
 from unit.sidecar.looping import LoopingAgent, Round, blocking, calls_of, crash, decide, events_of, plays, state, tells
-from unit.sidecar.support import KEY, SESSION, a_turn, until
+from unit.sidecar.support import a_turn, open_journal, until
 from unit.sidecar.world import Json, World, a_world
 
 
@@ -90,7 +87,7 @@ async def test_who_decided_is_in_the_journal(world: World) -> None:
     await decide(world, request.turn, approval)
     await events_of(world, request.turn)
     await world.stop()
-    journal = Journal(world.settings.state, Sealer(KEY, SESSION), SESSION, SteadyClock())
+    journal = open_journal(world.settings.state)
     try:
         kinds = {record.kind: record.payload for record in journal.records(turn=request.turn)}
     finally:

@@ -6,6 +6,7 @@ is on disk. A record is named by (turn, step, kind): appended again, the existin
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
@@ -18,13 +19,16 @@ from typing import Any, NamedTuple
 import apsw
 
 from tenure_sidecar.clock import Clock
-from tenure_sidecar.errors import JournalError, UnreadableError
+from tenure_sidecar.errors import JournalError, SupersededError, UnreadableError
 from tenure_sidecar.journal import erasure, schema
+from tenure_sidecar.journal.lease import Lease
 from tenure_sidecar.journal.lock import Lock
 from tenure_sidecar.journal.sealing import Head, SealBrokenError, Sealer
 
 LOCK = "lock"
 _MOST_IN_A_COMMIT = 512
+_LOOK_SECONDS = 1.0
+"""How often it is looked whether a later run of the session wants the journal, when nothing is written."""
 _SELECT = "SELECT sequence, turn, step, kind, at, sealed FROM record"
 
 log = logging.getLogger(__name__)
@@ -62,14 +66,17 @@ class _Alone:
 class Journal:
     """An open journal. Reads are for the time before the first append; then one thread owns the database."""
 
-    def __init__(self, directory: Path, sealer: Sealer, identity: str, clock: Clock) -> None:
+    def __init__(self, directory: Path, sealer: Sealer, identity: str, clock: Clock, lease: Lease) -> None:
         """Open the journal of a session, or make it; blocks. Raises `JournalError`."""
         self._directory = directory
+        self._lease = lease
         self._sealer = sealer
         self._identity = identity
         self._clock = clock
+        lease.announce()
         self._lock = Lock(directory / LOCK)
         try:
+            lease.check()  # a later run may have come and gone meanwhile
             self._db = schema.connect(directory, identity, sealer.fingerprint)
             self._sequence, self._at = self._last()
         except BaseException:
@@ -99,7 +106,12 @@ class Journal:
 
     async def until_broken(self) -> None:
         """Wait until nothing can be written any more, then raise why."""
-        await self._out_of_use.wait()
+        while not self._out_of_use.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_SECONDS):
+                    await self._out_of_use.wait()
+            with contextlib.suppress(JournalError):
+                await self._ask(_Alone(self._lease.check, asyncio.get_running_loop().create_future()))
         if self._broken is not None:
             raise self._broken
 
@@ -184,6 +196,8 @@ class Journal:
                     self._do_alone(job)
                 elif not self._do_batch(job):
                     break
+                if isinstance(self._broken, SupersededError):
+                    break  # the later run waits for the lock
         finally:
             try:
                 self._db.close()
@@ -214,6 +228,7 @@ class Journal:
         try:
             self._db.execute("BEGIN IMMEDIATE")
             written = [(job.done, self._write(job)) for job in batch]
+            self._lease.check()
             self._db.execute("COMMIT")
         except Exception as error:  # noqa: BLE001 - whatever it is, the callers must hear of it
             self._sequence, self._at = before
@@ -238,6 +253,7 @@ class Journal:
         return Record(*head, job.payload)
 
     def _erase(self, turns: list[str]) -> erasure.Erased:
+        self._lease.check()
         records = erasure.delete(self._db, turns, self._sequence, self._at) if turns else 0
         emptied = erasure.empty_log(self._db, self._directory)
         found = erasure.residue(self._db)
@@ -264,6 +280,10 @@ class Journal:
                 self._db.execute("ROLLBACK")
         except apsw.Error:
             log.exception("the failed write could not be undone")
+        if isinstance(error, SupersededError):
+            log.warning("the journal is given up: %s", error)
+            self._broken = error
+            return error
         failure = UnreadableError(f"the journal cannot be written: {type(error).__name__}: {error}")
         if not isinstance(error, apsw.FullError):
             log.error("the journal is out of use", exc_info=error)
