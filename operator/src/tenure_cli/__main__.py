@@ -1,0 +1,5 @@
+"""`python -m tenure_cli`."""
+
+from tenure_cli.main import main
+
+main()
