@@ -20,7 +20,7 @@ from tenure_sidecar.tools.tool import Toolbox
 from tenure_sidecar.turn.calls import Calls, Fit, no_approval
 from tenure_sidecar.turn.live import Live, ended
 from tenure_sidecar.turn.outline import approval_id
-from tenure_sidecar.turn.runtime_client import Answered, RuntimeClient, request_body
+from tenure_sidecar.turn.runtime_client import Answered, Runtime, request_body
 from tenure_sidecar.turn.steps import Steps
 from tenure_sidecar.turn.transcript import RecordedTurn, Transcript, digest_of, without_bytes
 from tenure_sidecar.turn.workflow import Means, Open, Pace, Underway, Workflow
@@ -39,7 +39,7 @@ class Surroundings:
     """What the turns of a session work with. `identity` is the session's."""
 
     identity: str
-    runtime: RuntimeClient
+    runtime: Runtime
     config: Callable[[], SessionConfig | None]
     toolbox: Toolbox
     fit: Fit
@@ -74,6 +74,13 @@ class Turns:
         """The turn that is running; one that waits for a person or a time is not."""
         workflow = self._workflow
         return workflow.turn if workflow is not None and not workflow.interruptible.is_set() else None
+
+    @property
+    def resting(self) -> bool:
+        """Whether there is no turn but one that waits for a person or a time."""
+        if self._workflow is None:
+            return self._waiting.empty()
+        return self.active is None and self.suspension() is not None and self._waiting.empty()
 
     @property
     def running(self) -> Underway | None:

@@ -5,7 +5,7 @@ It serves OpenAI Chat Completions. The answer may come as a stream or, from an i
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from tenure_api.wire import RUN_HEADER, Message, Role, TurnRequest
 from tenure_sidecar.asgi import JSON, SSE
@@ -76,6 +76,16 @@ def well_formed(text: str) -> str:
     except UnicodeEncodeError:
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return text
+
+
+class Runtime(Protocol):
+    """The agent container as a session sees it; see `RuntimeClient`."""
+
+    async def reach(self) -> None:
+        """Raises `ConnectError` while the container does not listen."""
+
+    async def run(self, body: bytes, on_text: Callable[[str], None]) -> Answered:
+        """Ask, and pass the text on as it comes."""
 
 
 class RuntimeClient:
