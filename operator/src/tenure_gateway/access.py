@@ -1,8 +1,9 @@
 """Who is calling, and what they may do. Kubernetes decides; what it said is believed for seconds.
 
 A caller may hold sessions with an agent if RBAC lets them `use` the Agent. A session answers to its own subject, as
-long as the subject may still use the agent, and to those whom RBAC lets `use` the AgentSession. If the API server
-cannot be asked, nobody may do anything: `ClusterUnavailable` goes up.
+long as the subject may still use the agent, and to those whom RBAC lets `use` the AgentSession. One that is kept asleep
+is woken only by those whom RBAC lets `wake` the AgentSession. If the API server cannot be asked, nobody may do
+anything: `ClusterUnavailable` goes up.
 """
 
 import asyncio
@@ -15,10 +16,13 @@ from typing import Any, Generic, Protocol, TypeVar
 from tenure_gateway.api_client import AGENTS, SESSIONS
 from tenure_gateway.directory import SessionView
 from tenure_gateway.ids import Key
+from tenure_gateway.once import Once
 
 Object = dict[str, Any]
 T = TypeVar("T")
 
+ACCOUNT = "system:serviceaccount:"
+"""What the names of ServiceAccounts begin with: `system:serviceaccount:<namespace>:<name>`."""
 _MAX_ENTRIES = 20_000
 """Entries of one cache, the oldest go first: a flood of invented tokens costs some megabytes and no more."""
 _MAX_TOKEN = 16_384
@@ -47,6 +51,15 @@ class Caller:
     """What a SubjectAccessReview wants to know of them: user, uid, groups, extra."""
 
 
+def on_behalf_of(subject: str) -> Caller:
+    """Somebody in whose name a session's pod calls: of their groups, those are known that follow from the name."""
+    groups = ["system:authenticated"]
+    if subject.startswith(ACCOUNT):
+        namespace = subject.removeprefix(ACCOUNT).partition(":")[0]
+        groups += ["system:serviceaccounts", f"system:serviceaccounts:{namespace}"]
+    return Caller(subject, f"subject {subject}".encode(), {"user": subject, "groups": groups})
+
+
 class Memory(Generic[T]):
     """Answers to questions, each believed for a time. Who asks what is being asked already waits for that answer.
 
@@ -57,31 +70,23 @@ class Memory(Generic[T]):
         self._seconds = seconds
         self._clock = clock
         self._known: OrderedDict[Any, tuple[float, T]] = OrderedDict()
-        self._asking: dict[Any, asyncio.Task[T]] = {}
+        self._asking: Once[T] = Once()
 
     async def ask(self, question: Any, answer: Callable[[], Awaitable[T]]) -> T:
         """The remembered answer, or a new one."""
         known = self._known.get(question)
         if known is not None and known[0] > self._clock():
             return known[1]
-        task = self._asking.get(question)
-        if task is None:
-            task = asyncio.ensure_future(self._find(question, answer))
-            self._asking[question] = task
-        # Shielded: when one of those who wait goes away, the others still want to know.
-        return await asyncio.shield(task)
+        return await self._asking.do(question, lambda: self._find(question, answer))
 
     async def _find(self, question: Any, answer: Callable[[], Awaitable[T]]) -> T:
-        try:
-            value = await answer()
-            # Believed from the moment of the answer; moved to the end, so that the front is the oldest.
-            self._known[question] = (self._clock() + self._seconds, value)
-            self._known.move_to_end(question)
-            if len(self._known) > _MAX_ENTRIES:
-                self._known.popitem(last=False)
-            return value
-        finally:
-            del self._asking[question]
+        value = await answer()
+        # Believed from the moment of the answer; moved to the end, so that the front is the oldest.
+        self._known[question] = (self._clock() + self._seconds, value)
+        self._known.move_to_end(question)
+        if len(self._known) > _MAX_ENTRIES:
+            self._known.popitem(last=False)
+        return value
 
 
 class Access:
@@ -133,6 +138,10 @@ class Access:
             return True
         return await self._may(caller, SESSIONS, session.key.namespace, session.key.name)
 
+    async def may_wake(self, caller: Caller, session: SessionView) -> bool:
+        """Whether the caller may wake the session although it is kept asleep."""
+        return await self._may(caller, SESSIONS, session.key.namespace, session.key.name, "wake")
+
     async def usable_agents(self, caller: Caller, agents: Iterable[Key]) -> list[Key]:
         """Those of the agents that the caller may use.
 
@@ -158,7 +167,7 @@ class Access:
         found = await asyncio.gather(*(of_space(*space) for space in spaces.items()))
         return [key for keys in found for key in keys]
 
-    async def _may(self, caller: Caller, resource: str, namespace: str, name: str) -> bool:
-        attributes = {"verb": "use", "resource": resource, "namespace": namespace, "name": name}
-        question = (caller.fingerprint, resource, namespace, name)
+    async def _may(self, caller: Caller, resource: str, namespace: str, name: str, verb: str = "use") -> bool:
+        attributes = {"verb": verb, "resource": resource, "namespace": namespace, "name": name}
+        question = (caller.fingerprint, verb, resource, namespace, name)
         return await self._decisions.ask(question, lambda: self._reviewer.review_access(caller.user, attributes))

@@ -97,7 +97,7 @@ class Answers:
         return EventStream(written(), closed)
 
     def _follow(self, place: Place, ask: Ask) -> AsyncGenerator[Step, None]:
-        return self._turns.follow(place.session.key, place.subject, ask)
+        return self._turns.follow(place.session.key, place.asker, ask)
 
 
 def _written(step: Step, writer: Writer) -> bytes:

@@ -1,7 +1,7 @@
 """The only module that knows the Kubernetes client. Plain dicts in and out.
 
-What it needs of RBAC: get, list, watch on agents and agentsessions; create, delete on agentsessions; create on
-tokenreviews and subjectaccessreviews.
+What it needs of RBAC: get, list, watch on agents and agentsessions; create, delete, patch on agentsessions; create
+on tokenreviews and subjectaccessreviews.
 """
 
 import asyncio
@@ -18,8 +18,8 @@ from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
 from kubernetes.aio.config import load_incluster_config, load_kube_config
 
-from tenure_api.names import GROUP, VERSION
-from tenure_gateway.faults import ClusterRefused, ClusterUnavailable, NameTaken
+from tenure_api.names import GROUP, VERSION, WAKE_ANNOTATION
+from tenure_gateway.faults import ClusterRefused, ClusterUnavailable, NameTaken, Outdated, SessionGone
 from tenure_gateway.ids import Key
 
 log = logging.getLogger(__name__)
@@ -38,6 +38,8 @@ _WATCH_SECONDS = 240
 _SILENCE_SECONDS = 90.0
 """Bookmarks come about every minute: a watch that is silent for longer is dead."""
 _GONE = 410
+_JSON = "application/json"
+_MERGE_PATCH = "application/merge-patch+json"
 _MIN_BACKOFF = 0.25
 _MAX_BACKOFF = 10.0
 
@@ -106,6 +108,23 @@ class Cluster:
         status, body = await self._call("DELETE", _path(SESSIONS, key), options)
         if status not in (404, 409):
             _ok(status, body)
+
+    async def wake_session(self, key: Key, version: int, generation: int) -> Object:
+        """Annotates this version of an AgentSession, so that the operator wakes it, and returns it.
+
+        Raises `Outdated` if it is not of this version any more, `SessionGone`, another `ClusterRefused` if the API
+        server does not let it be woken, or `ClusterUnavailable`.
+        """
+        annotations = {WAKE_ANNOTATION: str(generation)}
+        patch = {"metadata": {"resourceVersion": str(version), "annotations": annotations}}
+        status, body = await self._call("PATCH", _path(SESSIONS, key), patch, content_type=_MERGE_PATCH)
+        if status == 404:
+            raise SessionGone
+        if status == 409:
+            raise Outdated("The session has changed.")
+        if status in (400, 403, 422):
+            raise ClusterRefused(f"The session sleeps and cannot be woken: {body.get('message', 'refused')}.")
+        return _ok(status, body)
 
     async def review_token(self, token: str, audience: str) -> Object:
         """The status of a TokenReview. Raises `ClusterUnavailable`."""
@@ -205,9 +224,10 @@ class Cluster:
         *,
         query: list[tuple[str, str]] | None = None,
         timeout: float = _CALL_SECONDS,
+        content_type: str = _JSON,
     ) -> tuple[int, Object]:
         try:
-            response = await self._send(method, path, body, query, aiohttp.ClientTimeout(total=timeout))
+            response = await self._send(method, path, body, query, aiohttp.ClientTimeout(total=timeout), content_type)
             async with response:
                 parsed = json.loads(await response.read())
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
@@ -223,12 +243,13 @@ class Cluster:
         body: Object | None,
         query: list[tuple[str, str]] | None,
         timeout: aiohttp.ClientTimeout,
+        content_type: str = _JSON,
     ) -> aiohttp.ClientResponse:
         serialized = await self._client.param_serialize(
             method,
             path,
             query_params=query,
-            header_params={"Accept": "application/json", "Content-Type": "application/json"},
+            header_params={"Accept": _JSON, "Content-Type": content_type},
             body=body,
             auth_settings=["BearerToken"],
         )

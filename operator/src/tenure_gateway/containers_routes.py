@@ -5,6 +5,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from tenure_gateway import ids
+from tenure_gateway.access import Caller
 from tenure_gateway.directory import SessionView
 from tenure_gateway.faults import TurnRefused
 from tenure_gateway.front import Download, json_response
@@ -42,19 +43,19 @@ class ContainersRoutes:
     async def list_files(self, request: Request) -> Response:
         """`GET /v1/containers/{id}/files`."""
         page = paging.parse(request.query_params)
-        session, subject = await self._named(request)
-        found = await self._workspaces.listing(session.key, subject)
+        session, caller = await self._named(request)
+        found = await self._workspaces.listing(session.key, caller)
         return json_response(containers.listing(session, found.data, found.has_more, page))
 
     async def create_file(self, request: Request) -> Response:
         """`POST /v1/containers/{id}/files`: a file from a form. One of the same path is replaced."""
-        session, subject = await self._named(request)
+        session, caller = await self._named(request)
         upload = Upload(request.headers.get("content-type", ""), request.stream())
         path = containers.path_of(await upload.filename())
         if not ids.is_path(path):
             raise invalid("The file's name must be a path relative to the workspace, without '..'.", FIELD)
         try:
-            written = await self._workspaces.put(session.key, subject, path, upload)
+            written = await self._workspaces.put(session.key, caller, path, upload)
         except TurnRefused as refused:
             if refused.code == "invalid_path":
                 raise invalid(f"{refused.message}.", FIELD) from None
@@ -63,9 +64,9 @@ class ContainersRoutes:
 
     async def retrieve_file(self, request: Request) -> Response:
         """`GET /v1/containers/{id}/files/{file}`."""
-        session, subject = await self._named(request)
+        session, caller = await self._named(request)
         path = _path(request)
-        found = await self._workspaces.listing(session.key, subject)
+        found = await self._workspaces.listing(session.key, caller)
         entry = next((entry for entry in found.data if entry.path == path), None)
         if entry is None:
             raise _missing(request)
@@ -73,25 +74,25 @@ class ContainersRoutes:
 
     async def delete_file(self, request: Request) -> Response:
         """`DELETE /v1/containers/{id}/files/{file}`."""
-        session, subject = await self._named(request)
+        session, caller = await self._named(request)
         try:
-            await self._workspaces.delete(session.key, subject, _path(request))
+            await self._workspaces.delete(session.key, caller, _path(request))
         except TurnRefused as refused:
             raise (_missing(request) if refused.status == 404 else refused) from None
         return json_response(containers.deleted(request.path_params["file"]))
 
     async def content(self, request: Request) -> Response:
         """`GET /v1/containers/{id}/files/{file}/content`."""
-        session, subject = await self._named(request)
+        session, caller = await self._named(request)
         try:
-            return Download(await self._workspaces.content(session.key, subject, _path(request)))
+            return Download(await self._workspaces.content(session.key, caller, _path(request)))
         except TurnRefused as refused:
             raise (_missing(request) if refused.status == 404 else refused) from None
 
-    async def _named(self, request: Request) -> tuple[SessionView, str]:
+    async def _named(self, request: Request) -> tuple[SessionView, Caller]:
         """The session that the path names, and in whose name it is asked."""
         caller = await self._visitors.caller(request)
-        return await self._visitors.container(caller, request.path_params["container"]), caller.name
+        return await self._visitors.container(caller, request.path_params["container"]), caller
 
 
 def _path(request: Request) -> str:

@@ -75,7 +75,7 @@ class ConversationsRoutes:
         caller = await self._visitors.caller(request)
         query = conversations.page_query(request.query_params)
         session = await self._named(request, caller)
-        return json_response(conversations.items(await self._turns.items(session.key, caller.name, query)))
+        return json_response(conversations.items(await self._turns.items(session.key, caller, query)))
 
     async def _named(self, request: Request, caller: Caller) -> SessionView:
         """The session that the path names."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from tenure_api.names import agent_account, session_pod
 from tenure_api.wire import TURN_ID
-from tenure_gateway.access import Caller
+from tenure_gateway.access import ACCOUNT, Caller
 from tenure_gateway.directory import AgentView, Directory, SessionView
 from tenure_gateway.ids import Key, parse_key
 from tenure_gateway.openai.errors import NO_RETRY, ApiError, invalid
@@ -19,7 +19,6 @@ from tenure_gateway.sessions import Parentage
 
 MAX_DEPTH = 5
 """Sessions below one that a person began: agents that call one another would go on for ever."""
-_ACCOUNT = "system:serviceaccount:"
 _POD = "authentication.kubernetes.io/pod-name"
 _TURN = re.compile(TURN_ID)
 _STEP = re.compile(r"[0-9]{1,9}")
@@ -43,14 +42,14 @@ class Delegation:
     def __init__(self, directory: Directory) -> None:
         self._directory = directory
 
-    def session_of(self, caller: Caller) -> Key | None:
-        """The session whose pod says to be calling; None if it is somebody else. See `proven`."""
-        namespace, _, _ = caller.name.removeprefix(_ACCOUNT).partition(":")
+    def pod_of(self, caller: Caller) -> Key | None:
+        """The pod that is calling, if it may be a session's; None if it is somebody else. See `proven`."""
+        namespace, _, account = caller.name.removeprefix(ACCOUNT).partition(":")
         pod = _pod(caller)
-        if pod is None or not caller.name.startswith(_ACCOUNT):
+        if pod is None or not caller.name.startswith(ACCOUNT) or not account.endswith(agent_account("")):
             return None
-        key = parse_key(f"{namespace}/{pod.removesuffix(session_pod(''))}")
-        return key if key is not None and session_pod(key.name) == pod else None
+        of = parse_key(f"{namespace}/{pod.removesuffix(session_pod(''))}")
+        return Key(namespace, pod) if of is not None and session_pod(of.name) == pod else None
 
     def proven(self, caller: Caller, session: SessionView) -> bool:
         """Whether it is really this session's pod that is calling.
@@ -58,7 +57,7 @@ class Delegation:
         The pod of a deleted session of the same name, which is not gone yet, is not the new session's: it is not in its
         status.
         """
-        account = f"{_ACCOUNT}{session.key.namespace}:{agent_account(session.agent.name)}"
+        account = f"{ACCOUNT}{session.key.namespace}:{agent_account(session.agent.name)}"
         return not session.deleting and session.pod == _pod(caller) and caller.name == account
 
     def may_call(self, session: SessionView, agent: Key) -> bool:

@@ -18,7 +18,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from tenure_api.conditions import ConditionStatus, ConditionType
 from tenure_api.names import METADATA_ANNOTATION, PARENT_LABEL, WAKE_ANNOTATION
 from tenure_api.session import EffectiveMode, OperatingMode
-from tenure_gateway.faults import NotReady, SessionGone, SessionStalled
+from tenure_gateway.faults import SessionGone, SessionStalled
 from tenure_gateway.ids import Key
 
 Object = dict[str, Any]
@@ -61,7 +61,7 @@ class SessionView:
     kept_asleep: bool
     """Whether only those wake it whom RBAC lets `wake` it."""
     woken: int
-    """The highest generation at which somebody has asked to wake it; -1 if nobody ever has."""
+    """The generation at which somebody has last asked to wake it; -1 if nobody ever has."""
     stalled: str | None
     """What its condition `Stalled` says, while it is."""
     waiting: str
@@ -134,19 +134,17 @@ def session_view(obj: Object) -> SessionView:
     key, status = _key(obj), obj.get("status", {})
     annotations = obj["metadata"].get("annotations", {})
     asleep = status.get("effectiveMode") == EffectiveMode.HIBERNATED
-    identity = status.get("identity")
-    reachable = _holds(ready) and not asleep and identity is not None
     owners = [ref["uid"] for ref in obj["metadata"].get("ownerReferences", ()) if ref["kind"] == "AgentSession"]
     return SessionView(
         key=key,
         version=int(obj["metadata"]["resourceVersion"]),
         created=_created(obj),
         uid=obj["metadata"]["uid"],
-        identity=identity,
+        identity=status.get("identity"),
         agent=Key(key.namespace, obj["spec"]["agentRef"]["name"]),
         subject=obj["spec"]["subject"],
         metadata=_metadata(annotations.get(METADATA_ANNOTATION)),
-        address=status.get("podIP") if reachable else None,
+        address=status.get("podIP") if _holds(ready) and not asleep else None,
         generation=(status.get("lease") or {}).get("generation", 0),
         asleep=asleep,
         kept_asleep=obj["spec"].get("operatingMode") == OperatingMode.HIBERNATED,
@@ -161,7 +159,7 @@ def session_view(obj: Object) -> SessionView:
 
 
 def _generation(text: str | None) -> int:
-    """The lease generation in the annotation, -1 if there is none: anyone who may edit the session may have spoilt it."""
+    """The lease generation in the annotation; -1 if there is none, or somebody has spoilt it."""
     return int(text) if text is not None and _GENERATION.fullmatch(text) else -1
 
 
@@ -261,33 +259,72 @@ class Table(Generic[V]):
             heard()
 
 
+class SessionTable(Table[SessionView]):
+    """All sessions, which are also found by their pods."""
+
+    def __init__(self) -> None:
+        super().__init__(session_view)
+        self._by_pod: dict[Key, Key] = {}
+
+    def of_pod(self, pod: Key) -> SessionView | None:
+        """The session whose status names this pod; None if there is none."""
+        key = self._by_pod.get(pod)
+        return None if key is None else self.get(key)
+
+    async def appears(self, pod: Key, seconds: float) -> SessionView | None:
+        """The session of a pod, as soon as there is one; None if there is none after this time."""
+        session = self.of_pod(pod)
+        if session is None:
+            await self.changed(_arrival(pod), seconds)
+            session = self.of_pod(pod)
+        return session
+
+    def _take(self, view: SessionView) -> SessionView:
+        known = self.get(view.key)
+        taken = super()._take(view)
+        if taken is not known:
+            self._leave(known)
+            if taken.pod is not None:
+                pod = Key(taken.key.namespace, taken.pod)
+                self._by_pod[pod] = taken.key
+                self._wake(_arrival(pod))
+        return taken
+
+    def _drop(self, key: Key) -> None:
+        self._leave(self.get(key))
+        super()._drop(key)
+
+    def _leave(self, view: SessionView | None) -> None:
+        """Forgets the pod of what was known of a session."""
+        if view is None or view.pod is None:
+            return
+        pod = Key(view.key.namespace, view.pod)
+        if self._by_pod.get(pod) == view.key:
+            del self._by_pod[pod]
+
+
+def _arrival(pod: Key) -> Key:
+    """Stands for a pod among the keys of sessions, none of which has a name like this."""
+    return Key(pod.namespace, f"pods/{pod.name}")
+
+
 class Directory:
     """Agents and sessions."""
 
     def __init__(self) -> None:
         self.agents = Table(agent_view)
-        self.sessions = Table(session_view)
+        self.sessions = SessionTable()
 
     @property
     def filled(self) -> bool:
         """Whether both first lists have been seen: before that, nothing can be said to be missing."""
         return self.agents.filled and self.sessions.filled
 
-    async def ready_session(self, key: Key, deadline: float) -> tuple[SessionView, str]:
-        """The session and its address, once it is Ready. `deadline` is in the time of the event loop.
-
-        Raises `SessionGone`, `SessionStalled` at once, or `NotReady` at the deadline.
-        """
-        clock = asyncio.get_running_loop().time
-        while True:
-            session = self.sessions.get(key)
-            if session is None or session.deleting:
-                raise SessionGone
-            if session.stalled is not None:
-                raise SessionStalled(session.stalled)
-            if session.address is not None:
-                return session, session.address
-            left = deadline - clock()
-            if left <= 0:
-                raise NotReady(session.waiting)
-            await self.sessions.changed(key, left)
+    def working(self, key: Key) -> SessionView:
+        """A session that works, or sleeps, or will work by itself. Raises `SessionGone` or `SessionStalled`."""
+        session = self.sessions.get(key)
+        if session is None or session.deleting:
+            raise SessionGone
+        if session.stalled is not None:
+            raise SessionStalled(session.stalled)
+        return session

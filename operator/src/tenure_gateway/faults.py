@@ -3,10 +3,12 @@
     Fault
     ├── ClusterUnavailable     the API server does not answer, or not as it should
     ├── ClusterRefused         the API server refuses an object: quota, admission
-    │   └── NameTaken          there is one of this name already
+    │   ├── NameTaken          there is one of this name already
+    │   └── Outdated           it has changed since it was read
     ├── KeyReused              an Idempotency-Key was used for something else before
     ├── SessionGone            the session was deleted while it was needed
     ├── SessionStalled         the session needs somebody's help
+    ├── SessionAsleep          the session is kept asleep, and not for the caller to wake
     ├── NotReady               the session's pod did not answer within the time that a request is held
     ├── TurnRefused            the session's sidecar says no
     ├── TurnInterrupted        text of the answer that had been passed on became void
@@ -34,6 +36,10 @@ class NameTaken(ClusterRefused):
     """There is an object of this name already."""
 
 
+class Outdated(ClusterRefused):
+    """The object has changed since it was read: look at it again."""
+
+
 class KeyReused(Fault):
     """An Idempotency-Key was used for something else before."""
 
@@ -44,6 +50,10 @@ class SessionGone(Fault):
 
 class SessionStalled(Fault):
     """The session cannot go on by itself; the message is that of its condition `Stalled`."""
+
+
+class SessionAsleep(Fault):
+    """The session is kept asleep, and the caller may not wake it; the message is its `namespace/name`."""
 
 
 @dataclass(eq=False)

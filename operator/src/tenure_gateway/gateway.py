@@ -27,10 +27,11 @@ from tenure_gateway.settings import Settings
 from tenure_gateway.sidecar import Sidecars, Tokens
 from tenure_gateway.turns import Turns
 from tenure_gateway.visitors import Visitors
+from tenure_gateway.wakes import Bedside, Wakes
 from tenure_gateway.workspaces import Workspaces
 
 
-class Cluster(Reviewer, Store, Protocol):
+class Cluster(Reviewer, Store, Bedside, Protocol):
     """All that the gateway asks of the API server."""
 
     async def follow(self, resource: str, sink: Sink) -> None:
@@ -69,7 +70,7 @@ def assemble(settings: Settings, signing_key: str, cluster: Cluster, http: aioht
     )
     sessions = Sessions(directory, cluster, access)
     sidecars = Sidecars(http, Tokens(Signer("gateway", signing_key), time.time))
-    pods = Pods(directory, settings.hold_seconds, metrics)
+    pods = Pods(directory, Wakes(directory, cluster, access, metrics), settings.hold_seconds, metrics)
     turns = Turns(pods, sidecars, settings.turn_timeout_seconds, metrics)
     delegation = Delegation(directory)
     visitors = Visitors(access, sessions, delegation)

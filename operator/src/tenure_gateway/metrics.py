@@ -25,6 +25,18 @@ class Metrics:
         self.retries = Counter(
             "tenure_gateway_sidecar_retries", "Calls of a sidecar that broke and were repeated.", registry=self.registry
         )
+        self.wakes = Counter(
+            "tenure_gateway_wakes",
+            "Wakes of sleeping sessions that were to be written to the API server, by what came of it.",
+            ("outcome",),
+            registry=self.registry,
+        )
+        self.wake_seconds = Histogram(
+            "tenure_gateway_wake_seconds",
+            "How long requests were held because their session slept.",
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
         self.turn_seconds = Histogram(
             "tenure_gateway_turn_seconds",
             "From the beginning of a turn's request to its end, by how it ended.",

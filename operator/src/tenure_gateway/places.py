@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from starlette.requests import Request
 
 from tenure_gateway import ids
+from tenure_gateway.access import Caller, on_behalf_of
 from tenure_gateway.delegation import Delegation
 from tenure_gateway.directory import SessionView
 from tenure_gateway.openai import chat
@@ -23,7 +24,7 @@ class Place:
     """Where a turn runs, and in whose name. `fresh`: made for this turn; `kept`: it outlives it."""
 
     session: SessionView
-    subject: str
+    asker: Caller
     turn: str
     previous_turn: str | None = None
     fresh: bool = False
@@ -60,10 +61,10 @@ class Places:
         turn = ids.new_turn() if key is None else ids.repeatable(visitor.caller.name, key).turn
         if wanted.conversation is not None:
             session = await self._visitors.conversation(visitor.caller, wanted.conversation, "conversation")
-            return Place(of_agent(session, wanted.model), visitor.caller.name, turn)
+            return Place(of_agent(session, wanted.model), visitor.caller, turn)
         if wanted.previous is not None:
             session, previous = await self._visitors.previous(visitor, wanted.previous)
-            return Place(of_agent(session, wanted.model), visitor.caller.name, turn, previous)
+            return Place(of_agent(session, wanted.model), visitor.caller, turn, previous)
         if visitor.session is not None:
             agent = ids.parse_key(wanted.model or "")
             if agent is not None and self._delegation.may_call(visitor.session, agent):
@@ -77,7 +78,7 @@ class Places:
         turn = ids.new_turn() if key is None else ids.repeatable(visitor.caller.name, key).turn
         param = f"metadata.{chat.SESSION_KEY}"
         session = await self._visitors.conversation(visitor.caller, wanted.conversation, param)
-        return Place(of_agent(session, wanted.model), visitor.caller.name, turn)
+        return Place(of_agent(session, wanted.model), visitor.caller, turn)
 
     async def _fresh(self, visitor: Visitor, model: str, kept: bool, key: str | None) -> Place:
         agent = await self._sessions.agent(visitor.caller, ids.parse_key(model))
@@ -87,11 +88,11 @@ class Places:
         subject = visitor.caller.name
         if key is None:
             session = await self._sessions.create_for_turn(Wish(agent, subject, seconds))
-            return Place(session, subject, ids.new_turn(), fresh=True, kept=kept)
+            return Place(session, visitor.caller, ids.new_turn(), fresh=True, kept=kept)
         # Not deleted after the answer: a repetition of the request is to find it.
         names = ids.repeatable(subject, key)
         session = await self._sessions.create_for_turn(Wish(agent, subject, seconds, name=names.session))
-        return Place(session, subject, names.turn, kept=kept)
+        return Place(session, visitor.caller, names.turn, kept=kept)
 
     async def _called(self, parent: SessionView, agent: ids.Key, wanted: ResponseRequest, key: str | None) -> Place:
         """For a call of an agent by another one's session, in the name of that session's subject."""
@@ -103,7 +104,7 @@ class Places:
             raise model_not_found(str(agent))
         names = ids.repeatable(parent.uid, key)
         wish = Wish(view, parent.subject, call.seconds, name=names.session, parentage=call.parentage)
-        return Place(await self._sessions.create_for_turn(wish), parent.subject, names.turn)
+        return Place(await self._sessions.create_for_turn(wish), on_behalf_of(parent.subject), names.turn)
 
 
 def of_agent(session: SessionView, model: str | None) -> SessionView:

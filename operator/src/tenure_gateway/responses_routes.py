@@ -58,9 +58,9 @@ class ResponsesRoutes:
         found = await self._visitors.response(visitor, identifier)
         frame = _frame(found)
         if not wanted.stream:
-            recorded = await self._turns.recorded(found.session.key, found.subject, found.turn)
+            recorded = await self._turns.recorded(found.session.key, found.asker, found.turn)
             return json_response(response(frame, _there(recorded, identifier)))
-        place = Place(found.session, found.subject, found.turn)
+        place = Place(found.session, found.asker, found.turn)
         try:
             return await self._answers.stream(place, turns.join(found.turn), Rendering(frame, wanted.after))
         except TurnRefused as refused:
@@ -73,25 +73,25 @@ class ResponsesRoutes:
         visitor = await self._visitors.visitor(request)
         identifier = request.path_params["response"]
         found = await self._visitors.response(visitor, identifier)
-        cancelled = await self._turns.cancel(found.session.key, found.subject, found.turn)
+        cancelled = await self._turns.cancel(found.session.key, found.asker, found.turn)
         return json_response(response(_frame(found), _there(cancelled, identifier)))
 
     async def _decide(self, visitor: Visitor, wanted: responses.ResponseRequest) -> Response:
         """Takes decisions on calls, and answers with the response that waited for them."""
         found = await self._waiting(visitor, wanted)
         session = of_agent(found.session, wanted.model)
-        recorded = await self._turns.recorded(session.key, found.subject, found.turn)
+        recorded = await self._turns.recorded(session.key, found.asker, found.turn)
         if recorded is None:
             raise not_found("Approval request", wanted.decisions[0].approval, "input")
         wanted.refuse_other_options(recorded.options)
         decided = Decisions(decisions=wanted.decisions)
         try:
-            turn = await self._turns.decide(session.key, found.subject, found.turn, decided)
+            turn = await self._turns.decide(session.key, found.asker, found.turn, decided)
         except TurnRefused as refused:
             if refused.status == 404:
                 raise not_found("Approval request", wanted.decisions[0].approval, "input") from None
             raise
-        frame, place, ask = _frame(found), Place(session, found.subject, found.turn), turns.join(found.turn)
+        frame, place, ask = _frame(found), Place(session, found.asker, found.turn), turns.join(found.turn)
         if wanted.stream:
             return await self._answers.stream(place, ask, Rendering(frame, resumption=turn.resumptions))
         return json_response(response(frame, turn if wanted.background else await self._answers.whole(place, ask)))
@@ -109,7 +109,7 @@ class ResponsesRoutes:
             session, previous = await self._visitors.previous(visitor, wanted.previous)
             if previous != turn:
                 raise invalid("These calls are not that response's.", "previous_response_id")
-        return Found(session, turn, visitor.caller.name)
+        return Found(session, turn, visitor.caller)
 
 
 def _frame(found: Found) -> Frame:

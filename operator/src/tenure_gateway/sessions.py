@@ -8,11 +8,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
-from tenure_api.names import AGENT_LABEL, API_VERSION, CALL_ANNOTATION, METADATA_ANNOTATION, PARENT_LABEL
+from tenure_api.names import AGENT_LABEL, API_VERSION, CALL_ANNOTATION, METADATA_ANNOTATION, PARENT_LABEL, session_pod
 from tenure_gateway.access import Access, Caller
 from tenure_gateway.directory import AgentView, Directory, Object, SessionView
 from tenure_gateway.faults import ClusterUnavailable, KeyReused, NameTaken, NotReady, SessionStalled
 from tenure_gateway.ids import Key, new_session_name
+
+_WATCH_LAG_SECONDS = 2.0
+"""A watch is milliseconds behind what happens, unless the API server is overloaded."""
 
 log = logging.getLogger(__name__)
 
@@ -110,6 +113,19 @@ class Sessions:
         if session is None:
             session = await self.refreshed(key)
         return None if session is None or session.deleting else session
+
+    def of_pod(self, pod: Key) -> SessionView | None:
+        """The session whose status names this pod; None if the watch has shown none yet."""
+        return self._directory.sessions.of_pod(pod)
+
+    async def of_new_pod(self, pod: Key) -> SessionView | None:
+        """The session of a pod that may have come just now; None if there is none.
+
+        Most pods are named after their session, which can be asked for. One that comes from a warm pool is not: the
+        watch will show in a moment whose it is.
+        """
+        named = await self.refreshed(Key(pod.namespace, pod.name.removesuffix(session_pod(""))))
+        return named or await self._directory.sessions.appears(pod, _WATCH_LAG_SECONDS)
 
     async def refreshed(self, key: Key) -> SessionView | None:
         """A session as it is now; None if there is none. Raises `ClusterUnavailable`."""

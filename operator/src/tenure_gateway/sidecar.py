@@ -52,7 +52,11 @@ class BrokenError(Exception):
 
 
 class UnreachableError(BrokenError):
-    """Nothing was sent: nobody answers at the address, or somebody else does, for it is another session's by now."""
+    """Nothing was taken.
+
+    Nobody answers at the address, or somebody else does, for it is another session's by now; or the session is about to
+    fall asleep.
+    """
 
 
 class Ask(NamedTuple):
@@ -71,6 +75,8 @@ class Target(NamedTuple):
     address: str
     """IP address of its pod."""
     subject: str
+    generation: int
+    """Of the session's lease: that of its pod."""
 
     def url(self, path: str) -> str:
         """Where a call goes."""
@@ -240,12 +246,14 @@ def refusal(status: int, data: bytes) -> Exception:
     """What an answer other than success means."""
     if status in (401, 421):
         return UnreachableError("the address belongs to another session")
-    if status in (502, 503, 504):
-        return BrokenError(f"the sidecar answers {status}")
     try:
         failure = Failure.model_validate_json(data)
     except ValidationError:
         failure = Failure(code="invalid_response", message=f"The session's sidecar answered {status} without a reason.")
+    if failure.code == "draining":
+        return UnreachableError("the session is about to fall asleep")
+    if status in (502, 503, 504):
+        return BrokenError(f"the sidecar answers {status}")
     return TurnRefused(status, failure.code, failure.message)
 
 

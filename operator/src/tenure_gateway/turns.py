@@ -12,6 +12,7 @@ from contextlib import aclosing, asynccontextmanager
 from typing import NamedTuple
 
 from tenure_api.wire import Decisions, ItemPage, Turn, TurnRequest
+from tenure_gateway.access import Caller
 from tenure_gateway.events import Event
 from tenure_gateway.faults import Fault, TurnTimeout
 from tenure_gateway.ids import Key
@@ -49,14 +50,14 @@ class Turns:
         self._seconds = seconds
         self._metrics = metrics
 
-    async def follow(self, session: Key, subject: str, ask: Ask) -> AsyncGenerator[Step, None]:
+    async def follow(self, session: Key, caller: Caller, ask: Ask) -> AsyncGenerator[Step, None]:
         """Follows a turn; the first step comes when it is recorded.
 
         Raises a `Fault`; `NotReady` and `TurnTimeout` may come after the turn was recorded.
         """
         began, outcome = time.monotonic(), "abandoned"
         try:
-            async with aclosing(self._follow(session, subject, ask)) as steps:
+            async with aclosing(self._follow(session, caller, ask)) as steps:
                 async for step in steps:
                     if step.turn is not None:
                         outcome = step.turn.status.value
@@ -67,7 +68,7 @@ class Turns:
         finally:
             self._metrics.turn_seconds.labels(outcome).observe(time.monotonic() - began)
 
-    async def _follow(self, session: Key, subject: str, ask: Ask) -> AsyncGenerator[Step, None]:
+    async def _follow(self, session: Key, caller: Caller, ask: Ask) -> AsyncGenerator[Step, None]:
         clock = asyncio.get_running_loop().time
         patience = self._pods.patience()
         end = clock() + self._seconds
@@ -76,7 +77,7 @@ class Turns:
         while True:
             if clock() >= end:
                 raise TurnTimeout
-            target = await self._pods.target(session, subject, patience.deadline, perhaps)
+            target = await self._pods.target(session, caller, patience, perhaps)
             began, come, waiting = clock(), 0, None
             try:
                 async with self._stream(session, target, ask, end - began) as stream:
@@ -115,18 +116,18 @@ class Turns:
             async with aclosing(self._sidecars.turn(target, ask, seconds, line)) as stream:
                 yield stream
 
-    async def recorded(self, session: Key, subject: str, turn: str) -> Turn | None:
+    async def recorded(self, session: Key, caller: Caller, turn: str) -> Turn | None:
         """A turn as recorded; None if there is none. Raises a `Fault`."""
-        return await self._pods.read(session, subject, lambda target: self._sidecars.recorded_turn(target, turn))
+        return await self._pods.read(session, caller, lambda target: self._sidecars.recorded_turn(target, turn))
 
-    async def cancel(self, session: Key, subject: str, turn: str) -> Turn | None:
+    async def cancel(self, session: Key, caller: Caller, turn: str) -> Turn | None:
         """A turn after it was cancelled, if it had not ended; None if there is none. Raises a `Fault`."""
-        return await self._pods.read(session, subject, lambda target: self._sidecars.cancel(target, turn))
+        return await self._pods.read(session, caller, lambda target: self._sidecars.cancel(target, turn))
 
-    async def decide(self, session: Key, subject: str, turn: str, decisions: Decisions) -> Turn:
+    async def decide(self, session: Key, caller: Caller, turn: str, decisions: Decisions) -> Turn:
         """A turn after a person has decided on its calls. Raises a `Fault`."""
-        return await self._pods.read(session, subject, lambda target: self._sidecars.decide(target, turn, decisions))
+        return await self._pods.read(session, caller, lambda target: self._sidecars.decide(target, turn, decisions))
 
-    async def items(self, session: Key, subject: str, query: dict[str, str]) -> ItemPage:
+    async def items(self, session: Key, caller: Caller, query: dict[str, str]) -> ItemPage:
         """A page of the transcript. Raises a `Fault`."""
-        return await self._pods.read(session, subject, lambda target: self._sidecars.items(target, query))
+        return await self._pods.read(session, caller, lambda target: self._sidecars.items(target, query))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from starlette.requests import Request
 
 from tenure_gateway import ids
-from tenure_gateway.access import Access, Caller
+from tenure_gateway.access import Access, Caller, on_behalf_of
 from tenure_gateway.delegation import Delegation
 from tenure_gateway.directory import SessionView
 from tenure_gateway.openai.errors import ApiError, not_found, unauthorized
@@ -20,9 +20,9 @@ class Visitor:
     session: SessionView | None
 
     @property
-    def subject(self) -> str:
+    def asker(self) -> Caller:
         """In whose name sessions are asked: a session's pod acts for the session's subject."""
-        return self.caller.name if self.session is None else self.session.subject
+        return self.caller if self.session is None else on_behalf_of(self.session.subject)
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Found:
 
     session: SessionView
     turn: str
-    subject: str
+    asker: Caller
 
 
 class Visitors:
@@ -51,13 +51,13 @@ class Visitors:
 
     async def _calling(self, caller: Caller) -> SessionView | None:
         """The session whose pod is calling; None if it is somebody else."""
-        key = self._delegation.session_of(caller)
-        if key is None:
+        pod = self._delegation.pod_of(caller)
+        if pod is None:
             return None
-        session = await self._sessions.look_up(key)
+        session = self._sessions.of_pod(pod)
         if session is None or not self._delegation.proven(caller, session):
             # A pod can be faster than the watch that shows it.
-            session = await self._sessions.refreshed(key)
+            session = await self._sessions.of_new_pod(pod)
         return session if session is not None and self._delegation.proven(caller, session) else None
 
     async def caller(self, request: Request) -> Caller:
@@ -85,10 +85,10 @@ class Visitors:
             if visitor.session is not None:
                 child = await self._sessions.look_up(parsed[0])
                 if child is not None and self._delegation.made(visitor.session, child):
-                    return Found(child, parsed[1], visitor.subject)
+                    return Found(child, parsed[1], visitor.asker)
             session = await self._sessions.find(visitor.caller, parsed[0])
             if session is not None:
-                return Found(session, parsed[1], visitor.caller.name)
+                return Found(session, parsed[1], visitor.caller)
         raise not_found("Response", identifier)
 
     async def previous(self, visitor: Visitor, identifier: str) -> tuple[SessionView, str]:

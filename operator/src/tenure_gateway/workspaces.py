@@ -6,6 +6,7 @@ from urllib.parse import quote
 import aiohttp
 
 from tenure_api.wire import File, FileList
+from tenure_gateway.access import Caller
 from tenure_gateway.faults import NotReady
 from tenure_gateway.ids import Key
 from tenure_gateway.pods import Pods
@@ -24,22 +25,22 @@ class Workspaces:
         self._pods = pods
         self._sidecars = sidecars
 
-    async def listing(self, session: Key, subject: str) -> FileList:
+    async def listing(self, session: Key, caller: Caller) -> FileList:
         """The files of a session. Raises a `Fault`."""
 
         async def read(target: Target) -> FileList:
             return checked(FileList, *await self._sidecars.call(target, "GET", "/v1/files"))
 
-        return await self._pods.read(session, subject, read)
+        return await self._pods.read(session, caller, read)
 
-    async def put(self, session: Key, subject: str, path: str, upload: Upload) -> File:
+    async def put(self, session: Key, caller: Caller, path: str, upload: Upload) -> File:
         """Writes a file. Raises a `Fault`, or the upload's `ApiError`.
 
         Once something of the file is on its way, it cannot be sent to another pod: then the client must.
         """
         patience = self._pods.patience()
         while True:
-            target = await self._pods.target(session, subject, patience.deadline, recorded=False)
+            target = await self._pods.target(session, caller, patience, recorded=False)
             try:
                 answer = await self._sidecars.call(
                     target, "PUT", _path(path), body=upload.chunks(), seconds=_UPLOAD_SECONDS
@@ -52,7 +53,7 @@ class Workspaces:
                     raise NotReady(f"its pod broke while the file was sent ({error})") from None
                 await self._pods.wait(session, patience, recorded=False, error=error)
 
-    async def delete(self, session: Key, subject: str, path: str) -> None:
+    async def delete(self, session: Key, caller: Caller, path: str) -> None:
         """Deletes a file. Raises a `Fault`."""
 
         async def delete(target: Target) -> None:
@@ -60,9 +61,9 @@ class Workspaces:
             if status != 204:
                 raise refusal(status, data)
 
-        await self._pods.read(session, subject, delete)
+        await self._pods.read(session, caller, delete)
 
-    async def content(self, session: Key, subject: str, path: str) -> AsyncGenerator[bytes, None]:
+    async def content(self, session: Key, caller: Caller, path: str) -> AsyncGenerator[bytes, None]:
         """The bytes of a file; that it is there is known when this returns. Both raise a `Fault`."""
 
         async def begin(target: Target) -> aiohttp.ClientResponse:
@@ -72,7 +73,7 @@ class Workspaces:
             async with response:
                 raise refusal(response.status, await response.read())
 
-        return _bytes(await self._pods.read(session, subject, begin))
+        return _bytes(await self._pods.read(session, caller, begin))
 
 
 async def _bytes(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:

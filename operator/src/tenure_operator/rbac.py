@@ -64,6 +64,9 @@ OPERATOR = Grants(
         Rule(("networking.k8s.io",), ("networkpolicies",), ("get", "list", "watch", "create", "patch")),
         # Data keys are made, and their existence asked by a dry-run create; never read, changed or deleted.
         Rule(("",), ("secrets",), ("create",)),
+        # Whether a pod that does not end, or finds no place, has lost its node or its volume's. Both have no namespace,
+        # and no user's data; they are asked for one by one, and never listed.
+        Rule(("",), ("nodes", "persistentvolumes"), ("get",)),
         Rule(("events.k8s.io",), ("events",), ("create",)),
     ),
     release_namespace=(
@@ -82,6 +85,9 @@ GATEWAY = Grants(
     cluster=(
         Rule((GROUP,), ("agents",), ("get", "list", "watch")),
         Rule((GROUP,), ("agentsessions",), ("get", "list", "watch", "create", "delete")),
+        # The annotation that wakes a session which sleeps. RBAC has no finer word for it; of the spec, it could change
+        # when the session expires and whether it is kept asleep, and nothing else: the rest never changes.
+        Rule((GROUP,), ("agentsessions",), ("patch",)),
         # Who is calling, and what may they do.
         Rule(("authentication.k8s.io",), ("tokenreviews",), ("create",)),
         Rule(("authorization.k8s.io",), ("subjectaccessreviews",), ("create",)),

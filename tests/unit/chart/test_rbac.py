@@ -70,10 +70,14 @@ def test_no_component_can_read_a_secret_save_its_own_signing_keys(component: str
 
 
 @COMPONENTS
-def test_no_component_can_write_a_spec(component: str, grants: Grants) -> None:
-    for rule in granted(component, render())[""]:
-        if rule["apiGroups"] == [GROUP] and not all(resource.endswith("/status") for resource in rule["resources"]):
-            assert not {"update", "patch"} & set(rule["verbs"])
+def test_no_component_can_write_a_spec_save_that_the_gateway_annotates_sessions(component: str, grants: Grants) -> None:
+    writes = [
+        (rule["resources"], rule["verbs"])
+        for rule in granted(component, render())[""]
+        if rule["apiGroups"] == [GROUP] and not all(resource.endswith("/status") for resource in rule["resources"])
+        if {"update", "patch"} & set(rule["verbs"])
+    ]
+    assert writes == ([(["agentsessions"], ["patch"])] if component == "gateway" else [])
 
 
 def test_the_lease_and_the_signing_keys_are_in_the_release_namespace() -> None:
@@ -101,6 +105,12 @@ def test_a_session_user_uses_agents_and_sees_no_session_of_others() -> None:
 
 def test_only_a_session_operator_acts_on_sessions_of_others() -> None:
     assert [role for role in PEOPLE if "use" in may(role, render()).get("agentsessions", ())] == [
+        "tenure-session-operator"
+    ]
+
+
+def test_only_a_session_operator_wakes_what_is_kept_asleep() -> None:
+    assert [role for role in PEOPLE if "wake" in may(role, render()).get("agentsessions", ())] == [
         "tenure-session-operator"
     ]
 

@@ -12,8 +12,9 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.server import ServerState
 
+from tenure_api.names import WAKE_ANNOTATION
 from tenure_gateway.api_client import AGENTS, SESSIONS, Sink
-from tenure_gateway.faults import ClusterUnavailable, NameTaken
+from tenure_gateway.faults import ClusterUnavailable, NameTaken, Outdated, SessionGone
 from tenure_gateway.ids import Key
 
 Object = dict[str, Any]
@@ -57,6 +58,12 @@ class StandInCluster:
         """What else is known of the user of a token."""
         self.grants: set[tuple[str, str, str, str]] = set()
         """User, resource, namespace, name; an empty namespace or name means all."""
+        self.wakers: set[tuple[str, str]] = set()
+        """Users and names of sessions that they may wake."""
+        self.wakes: list[tuple[Key, int]] = []
+        """Sessions that the gateway has had woken, and at which generation."""
+        self.wake_troubles: list[Exception] = []
+        """What the next wakes come to instead."""
         self.reviews: list[str] = []
         self.gets = 0
         self.lose_answers = False
@@ -64,6 +71,8 @@ class StandInCluster:
         self.deleting_seconds = 0.0
         self.on_create: Callable[[Object], None] = lambda _: None
         """What the operator would do."""
+        self.on_wake: Callable[[Key], object] = lambda _: None
+        """The same, when a session is to be woken."""
         self.objects: dict[str, dict[Key, Object]] = {AGENTS: {}, SESSIONS: {}}
         self._version = 100
         self._sinks: dict[str, list[asyncio.Queue[tuple[str, Object]]]] = {AGENTS: [], SESSIONS: []}
@@ -102,16 +111,36 @@ class StandInCluster:
         """Writes the status of a session."""
         self.put(SESSIONS, {**self.objects[SESSIONS][key], "status": status})
 
-    def ready(self, key: Key, address: str, identity: str | None = None) -> None:
-        """Makes a session Ready at an address."""
+    def generation(self, key: Key) -> int:
+        """The lease generation of a session."""
+        generation: int = self.objects[SESSIONS][key].get("status", {}).get("lease", {"generation": 0})["generation"]
+        return generation
+
+    def ready(self, key: Key, address: str, identity: str | None = None, pod: str | None = None) -> None:
+        """Makes a session Ready at an address, in its next pod."""
         conditions = [{"type": "Ready", "status": "True", "reason": "Ready"}]
-        status = {"podIP": address, "podName": f"{key.name}-session", "identity": identity or f"claim-of-{key.name}"}
+        status = {
+            "podIP": address,
+            "podName": pod or f"{key.name}-session",
+            "identity": identity or f"claim-of-{key.name}",
+            "lease": {"generation": self.generation(key) + 1},
+            "effectiveMode": "Running",
+        }
         self.set_status(key, {**status, "conditions": conditions})
+
+    def asleep(self, key: Key, kept: bool = False) -> None:
+        """Puts a session to sleep."""
+        obj = self.objects[SESSIONS][key]
+        spec = {**obj["spec"], "operatingMode": "Hibernated" if kept else "Running"}
+        left = {name: obj["status"][name] for name in ("identity", "lease") if name in obj.get("status", {})}
+        condition = {"type": "Ready", "status": "True", "reason": "Hibernated", "message": "The session sleeps."}
+        status = {"effectiveMode": "Hibernated", "conditions": [condition], **left}
+        self.put(SESSIONS, {**obj, "spec": spec, "status": status})
 
     def starting(self, key: Key, message: str = "its pod starts") -> None:
         """Makes a session not Ready."""
         condition = {"type": "Ready", "status": "False", "reason": "PodStarting", "message": message}
-        self.set_status(key, {"conditions": [condition]})
+        self.set_status(key, {"lease": {"generation": self.generation(key)}, "conditions": [condition]})
 
     def _tell(self, resource: str, what: str, obj: Object) -> None:
         for queue in self._sinks[resource]:
@@ -155,6 +184,25 @@ class StandInCluster:
         if known is not None and uid in (None, known["metadata"]["uid"]):
             self.remove(SESSIONS, key)
 
+    async def wake_session(self, key: Key, version: int, generation: int) -> Object:
+        self._up()
+        await asyncio.sleep(0)
+        if self.wake_troubles:
+            raise self.wake_troubles.pop(0)
+        obj = self.objects[SESSIONS].get(key)
+        if obj is None:
+            raise SessionGone
+        metadata = obj["metadata"]
+        if metadata["resourceVersion"] != str(version):
+            raise Outdated
+        assert obj["status"]["effectiveMode"] == "Hibernated", "only who sleeps is woken"
+        assert self.generation(key) == generation
+        self.wakes.append((key, generation))
+        annotations = {**metadata.get("annotations", {}), WAKE_ANNOTATION: str(generation)}
+        woken = self.put(SESSIONS, {**obj, "metadata": {**metadata, "annotations": annotations}})
+        self.on_wake(key)
+        return woken
+
     async def review_token(self, token: str, audience: str) -> Object:
         self._up()
         self.reviews.append("token")
@@ -169,14 +217,18 @@ class StandInCluster:
         agent = self.objects[SESSIONS][session]["spec"]["agentRef"]["name"]
         token = f"token-of-the-pod-of-{session}"
         self.tokens[token] = (f"system:serviceaccount:{session.namespace}:{agent}-agent", "tenure")
-        self.extra[token] = {"authentication.kubernetes.io/pod-name": [f"{session.name}-session"]}
+        named = self.objects[SESSIONS][session].get("status", {}).get("podName", f"{session.name}-session")
+        self.extra[token] = {"authentication.kubernetes.io/pod-name": [named]}
         return token
 
     async def review_access(self, user: Object, attributes: Object) -> bool:
         self._up()
         self.reviews.append("access")
-        assert attributes["verb"] == "use"
         namespace, name = attributes["namespace"], attributes["name"]
+        if attributes["verb"] == "wake":
+            assert (attributes["resource"], namespace) == (SESSIONS, "shop")
+            return (user["user"], name) in self.wakers
+        assert attributes["verb"] == "use"
         wanted = {("", ""), (namespace, ""), (namespace, name)}
         return any((user["user"], attributes["resource"], *where) in self.grants for where in wanted)
 

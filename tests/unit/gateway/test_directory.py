@@ -1,7 +1,5 @@
-"""The directory under every order of lists, events and answers; and waiting in it."""
+"""The directory under every order of lists, events and answers."""
 
-import asyncio
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,8 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from tenure_gateway.directory import Directory, SessionView, Table, agent_view, session_view
-from tenure_gateway.faults import NotReady, SessionGone, SessionStalled
+from tenure_gateway.directory import Table, agent_view, session_view
 from tenure_gateway.ids import Key
 
 Object = dict[str, Any]
@@ -126,67 +123,6 @@ def test_spoilt_metadata_is_no_metadata(annotation: str) -> None:
 def test_an_agent_is_blocked_only_when_it_will_not_mend_itself(conditions: list[Object], blocked: str | None) -> None:
     metadata = {"namespace": "ns", "name": "a", "resourceVersion": "1", "creationTimestamp": "2026-11-24T00:00:00Z"}
     assert agent_view({"metadata": metadata, "status": {"conditions": conditions}}).blocked == blocked
-
-
-async def soon() -> float:
-    return asyncio.get_running_loop().time() + 5
-
-
-async def test_a_ready_session_is_there_at_once() -> None:
-    directory = Directory()
-    directory.sessions.put(session(**READY))
-    view, address = await directory.ready_session(KEY, 0)
-    assert (view.identity, address) == ("c-s", "10.0.0.1")
-
-
-async def test_all_who_wait_hear_that_it_is_ready() -> None:
-    directory = Directory()
-    directory.sessions.put(session())
-    waiting = [asyncio.create_task(directory.ready_session(KEY, await soon())) for _ in range(3)]
-    await asyncio.sleep(0)
-    directory.sessions.put(session(2, conditions=[condition("Ready", "False")]))
-    await asyncio.sleep(0)
-    directory.sessions.put(session(3, **READY))
-    assert [address for _, address in await asyncio.gather(*waiting)] == ["10.0.0.1"] * 3
-    assert directory.sessions._watchers == {}
-
-
-@pytest.mark.parametrize(
-    ("ending", "fault"),
-    [
-        (lambda sessions: sessions.forget(session(5)), SessionGone),
-        (lambda sessions: sessions.replace([], 5), SessionGone),
-        (lambda sessions: sessions.put(session(5, conditions=[condition("Stalled", "True", "m")])), SessionStalled),
-    ],
-)
-async def test_who_waits_hears_that_it_is_gone_or_stalled(
-    ending: Callable[[Table[SessionView]], None], fault: type[Exception]
-) -> None:
-    directory = Directory()
-    directory.sessions.put(session())
-    waiting = asyncio.create_task(directory.ready_session(KEY, await soon()))
-    await asyncio.sleep(0)
-    ending(directory.sessions)
-    with pytest.raises(fault):
-        await waiting
-
-
-async def test_at_the_deadline_it_says_why_not() -> None:
-    directory = Directory()
-    directory.sessions.put(session(conditions=[condition("Ready", "False", "no node has room")]))
-    with pytest.raises(NotReady) as caught:
-        await directory.ready_session(KEY, 0)
-    assert caught.value.message == "no node has room"
-
-
-async def test_who_no_longer_waits_leaves_nothing_behind() -> None:
-    directory = Directory()
-    directory.sessions.put(session())
-    waiting = asyncio.create_task(directory.ready_session(KEY, await soon()))
-    await asyncio.sleep(0)
-    waiting.cancel()
-    await asyncio.gather(waiting, return_exceptions=True)
-    assert directory.sessions._watchers == {}
 
 
 def test_a_list_that_is_older_than_an_answer_does_not_take_it_back() -> None:

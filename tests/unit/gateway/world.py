@@ -57,6 +57,7 @@ class World:
         self.alice = self.cluster.user("alice", namespaces=("shop",))
         self.cluster.agent(AGENT)
         self.cluster.on_create = self.serve
+        self.cluster.on_wake = self.revive
         self._following = asyncio.create_task(self.gateway.follow())
 
     async def stop(self) -> None:
@@ -90,6 +91,11 @@ class World:
         self.sidecars.pods[address] = pod
         self.cluster.ready(key, address)
         return pod
+
+    def sleep(self, key: Key, kept: bool = False) -> None:
+        """Puts a session to sleep: its pod is gone."""
+        self.kill(key)
+        self.cluster.asleep(key, kept)
 
     def kill(self, key: Key) -> None:
         """Takes a session's pod away; the status does not know yet."""

@@ -19,13 +19,14 @@ An `ApiError` is an answer. Its message says what to do, and holds nothing that 
 | 409 | `conversation_locked` | too many turns wait for this conversation |
 | 409 | `approval_pending` | the conversation waits for an approval: decide first, or cancel the response |
 | 409 | `approval_required` | in Chat Completions: the answer waits for an approval; the message says how to give it |
+| 409 | `session_hibernated` | the session is kept asleep, and the caller may not wake it; the message says who may |
 | 409 | `already_decided` | an approval was given or refused before |
 | 409 | `idempotency_key_reused` | the Idempotency-Key belongs to another request |
 | 409 | `turn_cancelled` | in Chat Completions: the answer was cancelled |
 | 413 | `request_too_large`, `file_too_large` | the body or the file is longer than the limit |
 | 400, 429, 502 | the turn's own code | the turn failed: the model refuses it, has no room now, or did not answer |
 | 503 | `session_stalled` | the session cannot go on before somebody mends it |
-| 503 | `session_refused` | the API server refuses to make a session: a quota, for instance |
+| 503 | `session_refused` | the API server refuses to make or to wake a session: a quota, for instance |
 | 503 | `session_not_ready`, `service_unavailable` | not now; Retry-After says when to try again |
 | 504 | `turn_timeout` | the turn takes longer than a request may; it goes on without it |
 | 507 | `volume_full` | the session's volume has no room for the file |
@@ -46,6 +47,7 @@ from tenure_gateway.faults import (
     Fault,
     KeyReused,
     NotReady,
+    SessionAsleep,
     SessionGone,
     SessionStalled,
     TurnInterrupted,
@@ -141,6 +143,8 @@ def from_fault(fault: Fault) -> ApiError:
         case SessionStalled():
             headers = {"retry-after": "10", **NO_RETRY}
             return ApiError(503, "session_stalled", f"The session cannot go on: {fault}", headers=headers)
+        case SessionAsleep():
+            return _asleep(str(fault))
         case NotReady():
             return _not_ready(fault)
         case TurnRefused():
@@ -156,6 +160,16 @@ def from_fault(fault: Fault) -> ApiError:
                 504, "turn_timeout", f"The turn takes too long for one request. {_GOES_ON}", headers=NO_RETRY
             )
     raise fault
+
+
+def _asleep(session: str) -> ApiError:
+    namespace, _, name = session.partition("/")
+    message = (
+        f"The session {session} sleeps, and is to: its spec.operatingMode is Hibernated. Whoever RBAC lets 'wake' the "
+        f"AgentSession wakes it with a request like this one or 'kubectl tenure wake {name} -n {namespace}'; whoever "
+        "may edit it can set spec.operatingMode to Running, which wakes it for all."
+    )
+    return ApiError(409, "session_hibernated", message, headers=NO_RETRY)
 
 
 def _not_ready(fault: NotReady) -> ApiError:
