@@ -13,6 +13,8 @@ from tenure_api.wire import Binding, Drain, Failure, Report, sidecar_url
 from tenure_operator.errors import BusyError, TakenError, UnavailableError
 
 TIMEOUT = httpx.Timeout(5.0, connect=2.0)
+CARRY_TIMEOUT = httpx.Timeout(60.0, connect=2.0)
+"""For each bit of a bundle: the receiver checks all of it and makes it durable before it answers."""
 
 
 class Address(NamedTuple):
@@ -48,27 +50,58 @@ class Sidecars:
         body = Drain(idle_seconds=idle_seconds).model_dump(mode="json", by_alias=True)
         return await self._ask(address, "POST", "/v1/drain", body)
 
-    async def bind(self, address: Address, binding: Binding) -> Report:
-        """Gives a sidecar that was started ahead to a session. Raises `TakenError` if it is another's."""
-        return await self._ask(address, "PUT", "/v1/binding", binding.model_dump(mode="json", by_alias=True))
+    async def bind(self, address: Address, binding: Binding, seconds: float | None = None) -> Report:
+        """Gives a sidecar that was started ahead to a session. Raises `TakenError` if it is another's.
+
+        `seconds` is how long it may take, if that is less than any other answer may take.
+        """
+        body = binding.model_dump(mode="json", by_alias=True)
+        return await self._ask(address, "PUT", "/v1/binding", body, seconds)
+
+    async def carry(self, source: Address, target: Address, at: int | None) -> Report:
+        """Brings the state of one session, as a bundle, to another that waits for it; as a stream, never kept here."""
+        path = "/v1/bundle" + ("" if at is None else f"?at={at}")
+        try:
+            async with self._client.stream(
+                "GET", source.url(path), headers=self._proof(source), timeout=CARRY_TIMEOUT
+            ) as bundle:
+                if bundle.status_code != 200:
+                    await bundle.aread()
+                    raise UnavailableError(_refusal(bundle))
+                answer = await self._client.put(
+                    target.url("/v1/bundle"),
+                    headers=self._proof(target),
+                    content=bundle.aiter_raw(),
+                    timeout=CARRY_TIMEOUT,
+                )
+        except httpx.HTTPError as error:
+            raise UnavailableError(f"it does not answer ({type(error).__name__})") from None
+        return _report(target, answer)
+
+    def _proof(self, address: Address) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self._signer.token(address.identity, self._now())}"}
 
     async def _ask(self, address: Address, method: str, path: str, body: object) -> Report:
-        headers = {"Authorization": f"Bearer {self._signer.token(address.identity, self._now())}"}
+        headers = self._proof(address)
         try:
             answer = await self._client.request(method, address.url(path), headers=headers, json=body, timeout=TIMEOUT)
         except httpx.HTTPError as error:
             raise UnavailableError(f"it does not answer ({type(error).__name__})") from None
         if answer.status_code == 409:
             raise (TakenError if path == "/v1/binding" else BusyError)(_refusal(answer))
-        if answer.status_code != 200:
-            raise UnavailableError(_refusal(answer))
-        try:
-            report = Report.model_validate_json(answer.content)
-        except ValidationError:
-            raise UnavailableError("it answers with something else than a report") from None
-        if report.identity != address.identity:
-            raise UnavailableError("another session's sidecar answers at its address")
-        return report
+        return _report(address, answer)
+
+
+def _report(address: Address, answer: httpx.Response) -> Report:
+    if answer.status_code != 200:
+        raise UnavailableError(_refusal(answer))
+    try:
+        report = Report.model_validate_json(answer.content)
+    except ValidationError:
+        raise UnavailableError("it answers with something else than a report") from None
+    if report.identity != address.identity:
+        raise UnavailableError("another session's sidecar answers at its address")
+    return report
 
 
 def _refusal(answer: httpx.Response) -> str:

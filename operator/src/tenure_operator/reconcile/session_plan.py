@@ -8,7 +8,7 @@ from tenure_api import names
 from tenure_api.agent import AgentSpec, WhenDeleted
 from tenure_api.conditions import ConditionStatus, Reason
 from tenure_api.names import POD_HASH_ANNOTATION
-from tenure_api.session import AgentSession, Lineage
+from tenure_api.session import AgentSession, ForkFrom, Lineage
 from tenure_api.wire import JournalState, Report
 from tenure_operator.desired.claim import claim, claim_as_kept, grown, requested
 from tenure_operator.desired.containers import PodSettings
@@ -16,10 +16,12 @@ from tenure_operator.desired.network import network
 from tenure_operator.desired.pod import pod_hash, pod_labels
 from tenure_operator.desired.sets import SetOf
 from tenure_operator.kinds import Manifest, Meta
-from tenure_operator.reconcile import pods, sleep
+from tenure_operator.reconcile import forks, nodes, pods, sleep
 from tenure_operator.reconcile.children import Child, Create, Repair, Standing, is_deleting, step
+from tenure_operator.reconcile.forks import SourceSeen
 from tenure_operator.reconcile.sleep import Sleep
 from tenure_operator.reconcile.verdict import Progress, Verdict, stalled, waiting
+from tenure_operator.sidecars import Address
 from tenure_operator.sightings import Sighting
 
 FOREIGN_SECONDS = 10.0
@@ -28,6 +30,8 @@ STALE_SECONDS = 5.0
 KEY_SECONDS = 10.0
 """How often a lost key is asked for again."""
 TURN_SECONDS = 2.0
+RESTORE_SECONDS = 1.0
+"""How often a session that is made from another looks whether that one runs."""
 ROLLOUT_SECONDS = 30.0
 
 
@@ -63,6 +67,10 @@ class Observed:
     lineage: Lineage | None = None
     recovered: str | None = None
     """The call with an unknown outcome that a person has looked into, as `<turn>/<step>`."""
+    trouble: nodes.Trouble | None = None
+    """What is wrong with the nodes of its pod and volume."""
+    source: SourceSeen | None = None
+    """The session that it is made from, while it is."""
     growth_refused: str | None = None
     """The size that the API server has refused to let its claim grow to."""
 
@@ -105,6 +113,14 @@ class Grow:
 
 
 @dataclass(frozen=True)
+class Restore:
+    """Bring the session the state of the one that it is made from."""
+
+    source: Address
+    fork: ForkFrom
+
+
+@dataclass(frozen=True)
 class Hibernate:
     """Have the sidecar take no more turns, since the session is to sleep; the pod is deleted at the next look."""
 
@@ -122,7 +138,14 @@ class EndPod:
     """One session of an agent after the other."""
 
 
-Step = CreateKey | Create | Repair | Grow | StartPod | Hibernate | EndPod
+@dataclass(frozen=True)
+class GiveUp:
+    """Delete a pod without waiting for its node."""
+
+    pod: Manifest
+
+
+Step = CreateKey | Create | Repair | Grow | StartPod | Restore | Hibernate | EndPod | GiveUp
 
 
 @dataclass(frozen=True)
@@ -160,6 +183,8 @@ def decide(seen: Observed, around: Surroundings, now: datetime) -> Plan:
         return _sleep_on(seen, around, now)
     if seen.agent is None:
         return _without_agent(seen, around)
+    if seen.pod.live is None and (why := forks.obstacle(seen.session, seen.source)) is not None:
+        return Plan(verdict=why, again=STALE_SECONDS)
     if seen.claim.live is None and seen.pod.live is None:
         return _start(seen, seen.agent, around)
     return _continue(seen, seen.agent, around, now)
@@ -257,10 +282,13 @@ def _make_pod(seen: Observed) -> Plan:
 
 
 def _keep_pod(seen: Observed, live: Manifest, agent: ObservedAgent, around: Surroundings, now: datetime) -> Plan:
+    if seen.trouble is not None:
+        return Plan([GiveUp(live)] if seen.trouble.give_up else [], seen.trouble.verdict, seen.trouble.again)
     outdated = is_outdated(live, pod_hash(agent.meta.name, agent.spec, around.pods))
     if is_deleting(live):
         reason = Reason.UPDATING if outdated else Reason.POD_STARTING
-        return Plan(verdict=waiting(reason, "The previous pod is ending; a new one is made after it."))
+        ending = waiting(reason, "The previous pod is ending; a new one is made after it.")
+        return Plan(verdict=ending, again=nodes.look_again(live, now))
     if pods.has_ended(live):
         said = f"The pod has ended and is made anew: {pods.why_ended(live)}"
         return Plan([EndPod(live, between_turns=False)], waiting(Reason.POD_STARTING, said))
@@ -274,9 +302,19 @@ def _keep_pod(seen: Observed, live: Manifest, agent: ObservedAgent, around: Surr
     if outdated:
         return _update(seen, live, agent, judged)
     fixed = step(seen.pod, pod_labels(seen.set))
+    if judged.verdict.reason is Reason.RESTORING:
+        return Plan([*fixed, *_restore(seen)], judged.verdict, RESTORE_SECONDS)
     if judged.verdict.is_ready:
         return _use(seen, live, agent, fixed, now)
     return Plan([*fixed], judged.verdict, judged.again)
+
+
+def _restore(seen: Observed) -> list[Restore]:
+    """As soon as the other session runs. A bundle that is imported is brought by who has it."""
+    fork = forks.fork_of(seen.session)
+    if fork is None or seen.source is None or seen.source.address is None:
+        return []
+    return [Restore(seen.source.address, fork)]
 
 
 def _use(seen: Observed, live: Manifest, agent: ObservedAgent, steps: list[Create | Repair], now: datetime) -> Plan:

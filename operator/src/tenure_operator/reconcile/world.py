@@ -1,5 +1,6 @@
 """What every reconciler works with: what is known, whom to ask, and how to write."""
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -9,12 +10,15 @@ from pydantic import BaseModel
 
 from tenure_api.configuration import SessionConfig
 from tenure_operator.api_client import Api
-from tenure_operator.cache import Cache, Change, Name, name_of
+from tenure_operator.cache import Cache, Change, Name, name_of, warm_for
+from tenure_operator.desired.warm import adopted
 from tenure_operator.desired.containers import PodSettings
 from tenure_operator.errors import ConflictError, ContendedError, ExistsError, NotFoundError, WaitingError
 from tenure_operator.events import Events
-from tenure_operator.kinds import Key, Kind, Manifest, Meta
+from tenure_operator.kinds import PODS, Key, Kind, Manifest, Meta
 from tenure_operator.reconcile.children import Child, Standing
+from tenure_operator.reconcile.forks import Needs
+from tenure_operator.reconcile.pool_sets import Pools
 from tenure_operator.restraint import Restraint
 from tenure_operator.sightings import Sightings
 from tenure_operator.wakes import wakes
@@ -73,8 +77,9 @@ class World:
     sightings: Sightings = field(default_factory=Sightings)
     wanted: dict[Name, Wanted] = field(default_factory=dict)
     """By agent."""
-    needed: set[Name] = field(default_factory=set)
+    needs: Needs = field(default_factory=Needs)
     """Sessions that others are made from just now: they must run."""
+    pools: Pools = field(default_factory=Pools)
     growth_refused: dict[Name, str] = field(default_factory=dict)
     """By session, the size that its StorageClass does not let its volume grow to."""
     api_networks: tuple[str, ...] = ()
@@ -123,6 +128,13 @@ class World:
         if ended.get("kind") == kind.name:
             self.learn(kind, ended)
 
+    async def give_up(self, pod: Manifest) -> None:
+        """Deletes a pod without waiting for its node, which does not answer."""
+        meta = pod["metadata"]
+        with contextlib.suppress(NotFoundError, ConflictError):
+            await self.api.delete(PODS, meta["namespace"], meta["name"], meta["uid"], grace=0)
+        await self.refresh(PODS, name_of(pod))
+
     async def write_status(self, kind: Kind, meta: Meta, status: BaseModel) -> None:
         """Writes a status. What is unknown is left out, and so removed.
 
@@ -158,6 +170,10 @@ class World:
 
     async def repair(self, kind: Kind, manifest: Manifest) -> None:
         """Sets a child right that has drifted. Raises `ContendedError` if that did not last the last times."""
+        live = self.cache.get(kind, *name_of(manifest))
+        if warm_for(live) and not warm_for(manifest):
+            self.learn(kind, await self.api.merge(kind, adopted(manifest, live)))
+            return
         what = (kind, name_of(manifest))
         if self.restraint.delay(what) > 0:
             raise ContendedError(

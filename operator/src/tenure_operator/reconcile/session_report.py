@@ -1,0 +1,151 @@
+"""Says in a session's status how it is, if that is news, and in events what somebody may have to do something about."""
+
+from datetime import datetime
+from typing import Literal
+
+from tenure_api import names
+from tenure_api.agent import Agent
+from tenure_api.conditions import Reason
+from tenure_api.configuration import EffectivePolicy
+from tenure_api.policy import MemoryPolicy
+from tenure_api.session import AgentSessionStatus, Hibernation
+from tenure_operator.cache import Name, agent_of, name_of
+from tenure_operator.desired.config import effective_policy
+from tenure_operator.desired.pod import pod_hash, revision_of
+from tenure_operator.kinds import AGENTS, CLAIMS, PODS, POLICIES, SESSIONS, Meta
+from tenure_operator.reconcile import sleep
+from tenure_operator.reconcile.belonging import Belonging
+from tenure_operator.reconcile.rollout import Rollout
+from tenure_operator.reconcile.session_conditions import Facts, FactsOfAgent
+from tenure_operator.reconcile.session_plan import (
+    Observed,
+    ObservedAgent,
+    Plan,
+    growth,
+    is_outdated,
+)
+from tenure_operator.reconcile.session_status import COUNTERS_SECONDS, is_urgent, news, session_status
+from tenure_operator.reconcile.verdict import Progress, comparable
+from tenure_operator.reconcile.world import World
+
+WORTH_TELLING = (
+    Reason.AGENT_NOT_FOUND,
+    Reason.AGENT_NOT_READY,
+    Reason.POD_UNSCHEDULABLE,
+    Reason.VOLUME_PENDING,
+    Reason.NODE_UNREACHABLE,
+    Reason.VOLUME_UNREACHABLE,
+)
+"""Reasons that pass by themselves but that someone may have to do something about."""
+
+
+class Reporter:
+    """Writes the status of sessions."""
+
+    def __init__(self, world: World, rollout: Rollout) -> None:
+        self._world = world
+        self._fixed = world.fixed
+        self._rollout = rollout
+        self._written: dict[Name, datetime] = {}
+
+    def forget(self, session: Name) -> None:
+        """The session is gone."""
+        self._written.pop(session, None)
+
+    async def report(self, seen: Observed, plan: Plan, generation: int | None = None) -> float | None:
+        """Writes the status if it says anything new; returns the seconds until counters alone may be written.
+
+        `generation` is that of the lease which is taken with it.
+        """
+        if plan.verdict is None:
+            return None
+        now = self._world.now()
+        name, before = (seen.meta.namespace, seen.meta.name), seen.session.status
+        after = session_status(before, self._facts(seen, plan, generation), now)
+        if comparable(after) == comparable(before):
+            return None
+        since = (now - self._written.setdefault(name, now)).total_seconds()
+        if generation is None and not is_urgent(before, after) and since < COUNTERS_SECONDS:
+            return COUNTERS_SECONDS - since
+        await self._world.write_status(SESSIONS, seen.meta, after)
+        self._written[name] = now
+        await self._tell(seen.meta, before, plan)
+        for condition in news(before.conditions, after.conditions):
+            about, reason = (SESSIONS, seen.meta), condition.reason
+            type_: Literal["Normal", "Warning"] = "Warning" if reason == Reason.OUTCOME_UNKNOWN else "Normal"
+            await self._world.events.tell(about, type_, reason, "Report", condition.message)
+        if plan.verdict.is_ready and before.pod_ip != after.pod_ip:
+            self._next_in_rollout(name)
+        return None
+
+    def _facts(self, seen: Observed, plan: Plan, generation: int | None) -> Facts:
+        if plan.verdict is None:
+            raise ValueError("a status says a verdict")
+        where, of = seen.meta.namespace, Belonging(seen.meta, seen.session, seen.set_name)
+        policy_name = (
+            seen.agent.spec.memory_policy_ref.name if seen.agent and seen.agent.spec.memory_policy_ref else None
+        )
+        return Facts(
+            meta=seen.meta,
+            agent_name=seen.session.spec.agent_ref.name,
+            set_name=seen.set_name,
+            verdict=plan.verdict,
+            pod=of.child(PODS, self._world.cache.get(PODS, where, names.session_pod(seen.set_name))).ours,
+            claim=of.child(CLAIMS, self._world.cache.get(CLAIMS, where, names.session_claim(seen.set_name))).ours,
+            sighting=seen.sighting,
+            lease=generation,
+            hibernation=self._hibernation(seen) if plan.asleep else None,
+            revision=self._revision(seen),
+            growth=growth(seen),
+            growth_refused=seen.growth_refused is not None,
+            agent=facts_of(seen.agent) if seen.agent else None,
+            policy=self._policy(where, policy_name),
+            lineage=seen.lineage,
+            recovered=seen.recovered,
+        )
+
+    def _hibernation(self, seen: Observed) -> Hibernation:
+        known = seen.session.status.hibernation
+        return known or sleep.hibernation(seen.session, seen.report, self._world.now())
+
+    def _revision(self, seen: Observed) -> str | None:
+        """The agent's revision, once the session's pod is made to it and its sidecar has acknowledged it."""
+        wanted = self._world.wanted.get((seen.meta.namespace, seen.session.spec.agent_ref.name))
+        if seen.agent is None or seen.pod.live is None or wanted is None or seen.report is None:
+            return None
+        current = pod_hash(seen.agent.meta.name, seen.agent.spec, self._fixed.pods)
+        if is_outdated(seen.pod.live, current) or seen.report.config_digest != wanted.digest:
+            return None
+        return revision_of(current, wanted.digest)
+
+    def _policy(self, namespace: str, name: str | None) -> EffectivePolicy | None:
+        manifest = self._world.cache.get(POLICIES, namespace, name) if name else None
+        if manifest is None:
+            return None
+        return effective_policy(Meta.of(manifest), MemoryPolicy.model_validate(manifest).spec)
+
+    async def _tell(self, meta: Meta, before: AgentSessionStatus, plan: Plan) -> None:
+        """Records what someone may have to do something about; that all is well, the conditions say."""
+        verdict = plan.verdict
+        if plan.lost_volume:
+            said = f"The volume {before.volume_claim_name} is gone with all that was in it; the session begins anew."
+            await self._world.events.tell((SESSIONS, meta), "Warning", "VolumeLost", "Start", said)
+        was = next((condition for condition in before.conditions if condition.type == "Ready"), None)
+        if verdict is None or (was and (was.status, was.reason) == (verdict.ready, verdict.reason)):
+            return
+        if verdict.progress is Progress.STALLED or verdict.reason in WORTH_TELLING:
+            await self._world.events.tell((SESSIONS, meta), "Warning", verdict.reason, "Reconcile", verdict.message)
+
+    def _next_in_rollout(self, session: Name) -> None:
+        """This session is ready again: lets the next one of its agent have its pod replaced."""
+        manifest = self._world.cache.get(SESSIONS, *session)
+        agent = self._world.cache.get(AGENTS, *agent_of(manifest)) if manifest else None
+        if agent is not None:
+            wanted = pod_hash(agent["metadata"]["name"], Agent.model_validate(agent).spec, self._fixed.pods)
+            self._rollout.done(name_of(agent), session, wanted)
+
+
+def facts_of(agent: ObservedAgent) -> FactsOfAgent:
+    """What a session's status says about its agent."""
+    policy = agent.spec.memory_policy_ref
+    return FactsOfAgent(agent.meta.generation, len(agent.spec.tools), policy.name if policy else None)
