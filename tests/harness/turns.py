@@ -1,5 +1,6 @@
 """Turns as a client of the Responses API sees them."""
 
+import secrets
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -18,6 +19,17 @@ def waited_out(ask: Callable[[], T]) -> T:
         return ask()
     except openai.APIError as failure:
         raise NotYetError(str(failure)) from failure
+
+
+def insisted(client: openai.OpenAI, seconds: float, **request: Any) -> Response:
+    """The answer to a request that is repeated, with one Idempotency-Key, until there is one: the turn is one."""
+    request["extra_headers"] = {"Idempotency-Key": secrets.token_hex(16)}
+
+    def ask() -> Response:
+        answer: Response = client.responses.create(**request)
+        return answer
+
+    return eventually(lambda: waited_out(ask), seconds, 0.5)
 
 
 def ended(client: openai.OpenAI, response: str, seconds: float = 90) -> Response:
