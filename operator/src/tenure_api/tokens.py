@@ -37,6 +37,8 @@ class Caller:
 
     issuer: Issuer
     subject: str | None
+    identity: str = ""
+    """What the token was made out to."""
 
 
 def new_private_key() -> str:
@@ -83,9 +85,10 @@ class Signer:
 
 
 class Verifier:
-    """Verifies tokens at one session's sidecar."""
+    """Verifies tokens at a sidecar."""
 
-    def __init__(self, identity: str, public_pems: dict[Issuer, str]) -> None:
+    def __init__(self, identity: str | None, public_pems: dict[Issuer, str]) -> None:
+        """Without an identity, for a sidecar of many sessions, who verifies looks at `Caller.identity`."""
         self._identity = identity
         self._keys = {issuer: ed25519_public(pem) for issuer, pem in public_pems.items()}
 
@@ -102,10 +105,15 @@ class Verifier:
                 key,
                 algorithms=["EdDSA"],
                 audience=self._identity,
-                options={"require": ["exp", "iat", "aud", "iss"], "verify_exp": False, "verify_iat": False},
+                options={
+                    "require": ["exp", "iat", "aud", "iss"],
+                    "verify_exp": False,
+                    "verify_iat": False,
+                    "verify_aud": self._identity is not None,
+                },
             )
         except (jwt.PyJWTError, StopIteration):
             raise RefusedError("the token is not one of this session's operator or gateway") from None
         if not claims["iat"] - LEEWAY_SECONDS <= now <= claims["exp"] + LEEWAY_SECONDS:
             raise RefusedError("the token is out of date; check that the nodes' clocks agree")
-        return Caller(issuer, claims.get("sub"))
+        return Caller(issuer, claims.get("sub"), str(claims["aud"]))
