@@ -7,10 +7,11 @@ thousand writes to the status of their agent, nor one session two.
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from tenure_api.conditions import ConditionType, Reason
 from tenure_api.names import API_VERSION, RECOVERED_ANNOTATION, SESSION_LABEL, WAKE_ANNOTATION
 from tenure_api.session import EffectiveMode
-from tenure_operator.cache import Cache, Change, agent_of, name_of, policy_of
-from tenure_operator.kinds import AGENTS, BY_NAME, POLICIES, SESSIONS, Key, Manifest
+from tenure_operator.cache import Cache, Change, agent_of, name_of, policy_of, warm_for
+from tenure_operator.kinds import AGENTS, BY_NAME, POLICIES, POOLS, SESSIONS, Key, Manifest
 
 COUNT_DELAY = 10.0
 """Seconds after which an agent's count of its sessions is brought up to date: longer than a session takes to start."""
@@ -55,6 +56,15 @@ def ready_status(manifest: Manifest | None) -> tuple[str, int] | None:
     return None
 
 
+def failing(session: Manifest) -> str | None:
+    """What is said of a session whose pod does not run as it is; None of others."""
+    for condition in session.get("status", {}).get("conditions", []):
+        if condition["type"] == ConditionType.STALLED and condition["reason"] == Reason.POD_FAILING:
+            said: str = condition.get("message", "")
+            return said
+    return None
+
+
 def recovered_of(session: Manifest | None) -> str | None:
     """The call with an unknown outcome that a person says was looked into, as `<turn>/<step>`."""
     annotations = (session or {}).get("metadata", {}).get("annotations", {})
@@ -78,6 +88,13 @@ def is_running(session: Manifest) -> bool:
     return (ready_status(session) or ("",))[0] == "True" and not is_hibernated(session)
 
 
+def warm_pool_size(agent: Manifest | None) -> int:
+    """How many sets an agent wants to be kept ahead."""
+    template = (agent or {}).get("spec", {}).get("session") or {}
+    found: int = (template.get("warmPool") or {}).get("size", 0)
+    return found
+
+
 def _asked(session: Manifest | None) -> Any:
     """What people and gateways ask of a session by annotations."""
     return recovered_of(session), wake_of(session)
@@ -88,7 +105,8 @@ def _counted(session: Manifest | None) -> Any:
         return None
     status = session.get("status", {})
     mode = status.get("effectiveMode")
-    return agent_of(session), ready_status(session), mode, status.get("podIP"), status.get("policy")
+    ready = ready_status(session)
+    return agent_of(session), ready, failing(session), mode, status.get("podIP"), status.get("policy")
 
 
 def _either(change: Change) -> Manifest:
@@ -108,6 +126,8 @@ def _of_session(cache: Cache, change: Change) -> Iterator[Wake]:
         found = cache.get(AGENTS, *agent)
         if found is not None and (policy := policy_of(found)):
             yield Wake(Key(POLICIES, *policy), PROGRESS_DELAY)
+    if change.new is None and cache.warm_of(agent_of(session)):
+        yield Wake(Key(POOLS, *agent_of(session)))  # it may have been given a set that is not labelled as its own yet
 
 
 def _of_agent(cache: Cache, change: Change) -> Iterator[Wake]:
@@ -118,6 +138,8 @@ def _of_agent(cache: Cache, change: Change) -> Iterator[Wake]:
     if changed or ready_status(change.old) != ready_status(change.new):
         for session in cache.sessions_of(name_of(agent)):
             yield Wake(Key(SESSIONS, *name_of(session)))
+        if warm_pool_size(change.old) or warm_pool_size(change.new) or cache.warm_of(name_of(agent)):
+            yield Wake(Key(POOLS, *name_of(agent)))
     before, after = change.old and policy_of(change.old), change.new and policy_of(change.new)
     if before != after:
         for policy in (before, after):
@@ -137,6 +159,11 @@ def _of_policy(cache: Cache, change: Change) -> Iterator[Wake]:
 
 
 def _of_child(change: Change) -> Iterator[Wake]:
+    for agent in {warm_for(change.old), warm_for(change.new)}:
+        if agent is not None:
+            yield Wake(Key(POOLS, *agent))
+    if warm_for(change.new):
+        return
     meta = _either(change)["metadata"]
     for reference in meta.get("ownerReferences", []):
         if reference["apiVersion"] == API_VERSION and reference["kind"] in BY_NAME:

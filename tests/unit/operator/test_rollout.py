@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from tenure_api.names import session_pod
-from tenure_operator.kinds import PODS, SESSIONS
+from tenure_operator.kinds import AGENTS, PODS, SESSIONS
 from unit.operator.bench import NAMESPACE, SETTINGS, Bench
 from unit.operator.fake_api import FakeApi
 
@@ -129,3 +129,31 @@ async def test_a_pod_of_no_use_is_replaced_at_once_by_a_mended_template(bench: B
     mended = await Bench(bench.api, bench.sidecars, replace(SETTINGS, image="tenure/runtime:3"), bench.clock).start()
     await mended.advance(5)
     assert ending(mended) == [first]
+
+
+async def test_an_agent_says_that_its_sessions_do_not_start_and_how_many_go_on(bench: Bench) -> None:
+    await bench.advance(5)
+    (first,) = ending(bench)
+    bench.pod_is_gone(first)
+    await bench.advance(0.1)
+    held = {"name": "agent", "image": "tenure/runtime:2", "state": {"waiting": {"reason": "ImagePullBackOff"}}}
+    bench.kubelet(first, ready=False, containerStatuses=[held])
+    await bench.advance(60)
+    assert bench.condition(AGENTS, "helper", "RolloutBlocked") == ("True", "SessionsFailing")
+    message = bench.message(AGENTS, "helper", "RolloutBlocked")
+    assert f"AgentSession {first} does not start" in message
+    assert "2 sessions go on with the previous one" in message
+    bench.kubelet(first, containerStatuses=[])
+    await bench.advance(60)
+    assert bench.condition(AGENTS, "helper", "RolloutBlocked") is None
+
+
+async def test_a_session_names_the_revision_that_it_runs(bench: Bench) -> None:
+    before = {bench.status(SESSIONS, name)["revision"] for name in SESSION_NAMES}
+    assert len(before) == 1
+    await bench.advance(5)
+    first = await replaced(bench)
+    await bench.advance(40)
+    wanted = bench.status(AGENTS, "helper")["revision"]
+    assert bench.status(SESSIONS, first)["revision"] == wanted
+    assert wanted not in before

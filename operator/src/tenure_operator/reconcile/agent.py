@@ -4,22 +4,36 @@ from dataclasses import dataclass
 
 from tenure_api import names
 from tenure_api.agent import Agent, AgentStatus, SessionCount
-from tenure_api.conditions import Reason, merge
+from tenure_api.conditions import Condition, ConditionStatus, ConditionType, Reason, merge
 from tenure_api.configuration import SessionConfig
 from tenure_api.policy import MemoryPolicy
 from tenure_operator.cache import Name, name_of
 from tenure_operator.desired.account import account
 from tenure_operator.desired.config import config_map, effective_policy, session_config
 from tenure_operator.desired.credentials import credentials
+from tenure_operator.desired.pod import pod_hash, revision_of
 from tenure_operator.errors import ContendedError, RefusedError
-from tenure_operator.kinds import ACCOUNTS, AGENTS, CONFIG_MAPS, POLICIES, SESSIONS, Key, Manifest, Meta
+from tenure_operator.kinds import ACCOUNTS, AGENTS, CONFIG_MAPS, POLICIES, POOLS, SESSIONS, Key, Manifest, Meta
 from tenure_operator.probes import MISSING_SECONDS, PRESENT_SECONDS, SecretProbes
 from tenure_operator.reconcile.children import Child, Create, Owner, Repair, Standing, is_deleting, step
-from tenure_operator.reconcile.verdict import Progress, Verdict, comparable, conditions, ready, stalled, waiting
+from tenure_operator.reconcile.pool_sets import pool_conditions, pool_status
+from tenure_operator.reconcile.rollout import Progression, progression
+from tenure_operator.reconcile.verdict import (
+    Progress,
+    Verdict,
+    comparable,
+    condition,
+    conditions,
+    ready,
+    stalled,
+    waiting,
+)
 from tenure_operator.reconcile.world import Wanted, World
 from tenure_operator.wakes import is_hibernated, is_running
 
 FOREIGN_SECONDS = 10.0
+ALARMS = (ConditionType.ROLLOUT_BLOCKED, ConditionType.WARM_POOL_BLOCKED)
+"""Conditions that are there only while something is wrong, and worth an event."""
 FIX = "which is not in this namespace: create it or change the field."
 
 
@@ -36,6 +50,8 @@ class Observed:
     missing_secrets: tuple[tuple[str, str], ...]
     """Field and name of each Secret that it refers to in vain."""
     sessions: SessionCount
+    rollout: Progression
+    """How far its sessions have come to its current spec."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +89,18 @@ def decide(seen: Observed, public_keys: dict[str, str]) -> Plan:
         ready("Sessions of this agent can be started."),
         PRESENT_SECONDS if credentials(seen.agent.spec) else None,
     )
+
+
+def blocked(meta: Meta, rollout: Progression) -> list[Condition]:
+    """That sessions do not start with the agent's current spec, while that is so."""
+    if not rollout.failing:
+        return []
+    first, why = rollout.failing[0]
+    more = f" and {len(rollout.failing) - 1} more" if len(rollout.failing) > 1 else ""
+    kept = f" {rollout.behind} sessions go on with the previous one until then." if rollout.behind else ""
+    said = f"AgentSession {first}{more} does not start with the current spec: {why} Mend the spec.{kept}"
+    type_, true = ConditionType.ROLLOUT_BLOCKED, ConditionStatus.TRUE
+    return [condition(type_, true, Reason.SESSIONS_FAILING, said, meta.generation)]
 
 
 class AgentReconciler:
@@ -124,7 +152,11 @@ class AgentReconciler:
                 running=sum(1 for session in sessions if is_running(session)),
                 hibernated=sum(1 for session in sessions if is_hibernated(session)),
             ),
+            rollout=progression(self._world.cache, sessions, self._pod_hash(meta, agent)),
         )
+
+    def _pod_hash(self, meta: Meta, agent: Agent) -> str:
+        return pod_hash(meta.name, agent.spec, self._world.fixed.pods)
 
     def _config(self, meta: Meta, agent: Agent) -> SessionConfig | None:
         gateway = self._world.fixed.gateway_url
@@ -155,20 +187,37 @@ class AgentReconciler:
         self._world.wanted[agent] = Wanted(config, digest)
         for session in self._world.cache.sessions_of(agent):
             self._world.visit(Key(SESSIONS, *name_of(session)), 0.0)
+        if self._world.pools.of(agent) is not None:
+            self._world.ask(Key(POOLS, *agent), 0.0)
 
     async def _report(self, seen: Observed, verdict: Verdict) -> None:
         before = seen.agent.status
-        said = conditions(verdict, seen.meta.generation)
+        pool = self._world.pools.of((seen.meta.namespace, seen.meta.name))
+        said = [
+            *conditions(verdict, seen.meta.generation),
+            *blocked(seen.meta, seen.rollout),
+            *pool_conditions(seen.meta, pool, before),
+        ]
+        template = self._pod_hash(seen.meta, seen.agent)
         after = AgentStatus(
             observed_generation=seen.meta.generation,
+            revision=revision_of(template, seen.config.digest()) if seen.config else before.revision,
             sessions=seen.sessions,
+            warm_pool=pool_status(seen.agent, pool),
             conditions=merge(before.conditions, said, self._world.now()),
         )
         if comparable(after) == comparable(before):
             return
         await self._world.write_status(AGENTS, seen.meta, after)
+        await self._tell(seen.meta, before, after)
         was = next((condition for condition in before.conditions if condition.type == "Ready"), None)
         if verdict.progress is Progress.SETTLED or verdict.reason is Reason.PROGRESSING:
             return
         if was is None or was.reason != verdict.reason:
             await self._world.events.tell((AGENTS, seen.meta), "Warning", verdict.reason, "Reconcile", verdict.message)
+
+    async def _tell(self, meta: Meta, before: AgentStatus, after: AgentStatus) -> None:
+        was = {known.type for known in before.conditions}
+        for news in after.conditions:
+            if news.type in ALARMS and news.type not in was:
+                await self._world.events.tell((AGENTS, meta), "Warning", news.reason, "Rollout", news.message)

@@ -1,17 +1,48 @@
 """One session of an agent after the other is moved to a new revision, and none while one does not start with it."""
 
+from dataclasses import dataclass
 from datetime import datetime
 
 from tenure_api import names
-from tenure_operator.cache import Name, agent_of, name_of
+from tenure_operator.cache import Cache, Name, agent_of, name_of
 from tenure_operator.kinds import PODS, SESSIONS, Key, Manifest
 from tenure_operator.reconcile import pods
 from tenure_operator.reconcile.session_plan import is_outdated
 from tenure_operator.reconcile.world import World
-from tenure_operator.wakes import is_hibernated
+from tenure_operator.wakes import failing, is_hibernated
 
 STARTING_SECONDS = 20.0
 """How long a pod may take to become ready before it holds up the others."""
+
+
+@dataclass(frozen=True)
+class Progression:
+    """How far an agent's sessions have come to its current spec."""
+
+    failing: tuple[tuple[str, str], ...] = ()
+    """Sessions that do not start with it, and why."""
+    behind: int = 0
+    """Sessions that run with an older one."""
+
+
+def progression(cache: Cache, sessions: list[Manifest], wanted: str) -> Progression:
+    """By the sessions' pods; `wanted` is the hash of those that are made to the current spec."""
+    found, behind = [], 0
+    for session in sessions:
+        pod, why = pod_of(cache, session), failing(session)
+        if pod is None:
+            continue
+        if is_outdated(pod, wanted):
+            behind += 1
+        elif why is not None:
+            found.append((session["metadata"]["name"], why))
+    return Progression(tuple(sorted(found)), behind)
+
+
+def pod_of(cache: Cache, session: Manifest) -> Manifest | None:
+    """The pod of a session, if it has one."""
+    set_name = session.get("status", {}).get("setName") or session["metadata"]["name"]
+    return cache.get(PODS, session["metadata"]["namespace"], names.session_pod(set_name))
 
 
 class Rollout:
@@ -78,5 +109,4 @@ class Rollout:
         return age > STARTING_SECONDS and not pods.is_ready(pod)
 
     def _pod(self, session: Manifest) -> Manifest | None:
-        set_name = session.get("status", {}).get("setName") or session["metadata"]["name"]
-        return self._world.cache.get(PODS, session["metadata"]["namespace"], names.session_pod(set_name))
+        return pod_of(self._world.cache, session)
