@@ -39,6 +39,8 @@ class ConditionType(StrEnum):
     """Session of an agent with tools: its sidecar can offer all of their functions."""
     VOLUME_HEALTHY = "VolumeHealthy"
     """Session: its volume has room and the size that the agent asks for."""
+    WARM_POOL_BLOCKED = "WarmPoolBlocked"
+    """Agent, present only while true: sets of its warm pool do not start. Sessions are started without one."""
     ROLLOUT_BLOCKED = "RolloutBlocked"
     """Agent, present only while true: sessions do not start with its current spec, so no more are moved to it."""
 
@@ -65,6 +67,7 @@ class Reason(StrEnum):
     UPDATING = "Updating"
     HIBERNATED = "Hibernated"
     VOLUME_UNREACHABLE = "VolumeUnreachable"
+    NODE_UNREACHABLE = "NodeUnreachable"
     RESTORING = "Restoring"
     SOURCE_UNAVAILABLE = "SourceUnavailable"
     SOURCE_INVALID = "SourceInvalid"

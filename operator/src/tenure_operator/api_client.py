@@ -29,6 +29,7 @@ CONNECTIONS = 64
 
 _JSON = "application/json"
 _APPLY = "application/apply-patch+yaml"  # JSON is YAML
+_MERGE = "application/merge-patch+json"
 _REFUSED = (400, 403, 405, 413, 415, 422)
 
 
@@ -49,6 +50,12 @@ class Api(Protocol):
     async def apply(self, kind: Kind, manifest: Manifest) -> Manifest:
         """Server-side apply, taking over fields that others have set."""
 
+    async def merge(self, kind: Kind, manifest: Manifest) -> Manifest:
+        """Merges what is said into this very object: what is None goes, and lists are replaced.
+
+        Unlike an apply it can take an owner away that a create has set. Raises `NotFoundError`.
+        """
+
     async def apply_status(self, kind: Kind, manifest: Manifest) -> Manifest:
         """Server-side apply to the status. Raises `NotFoundError`."""
 
@@ -56,9 +63,18 @@ class Api(Protocol):
         """Replaces an object at its resource version. Raises `ConflictError` if it has changed."""
 
     async def delete(
-        self, kind: Kind, namespace: str, name: str, uid: str, resource_version: str | None = None
+        self,
+        kind: Kind,
+        namespace: str,
+        name: str,
+        uid: str,
+        resource_version: str | None = None,
+        grace: int | None = None,
     ) -> Manifest:
-        """Deletes this very object. Raises `NotFoundError`, or `ConflictError` if the name is now another's."""
+        """Deletes this very object; with a `grace` of 0, without waiting for a pod's end.
+
+        Raises `NotFoundError`, or `ConflictError` if the name is now another's.
+        """
 
     async def secret_exists(self, namespace: str, name: str) -> bool:
         """Whether a Secret exists, asked without the right to read it: by a create that is not carried out."""
@@ -115,6 +131,11 @@ class ApiClient:
         path = kind.path(manifest["metadata"]["namespace"], manifest["metadata"]["name"])
         return await self._write(kind, "apply", "PATCH", path, {"fieldManager": MANAGER, "force": "true"}, manifest)
 
+    async def merge(self, kind: Kind, manifest: Manifest) -> Manifest:
+        """See `Api`."""
+        path = kind.path(manifest["metadata"]["namespace"], manifest["metadata"]["name"])
+        return await self._write(kind, "merge", "PATCH", path, {"fieldManager": MANAGER}, manifest)
+
     async def apply_status(self, kind: Kind, manifest: Manifest) -> Manifest:
         """See `Api`."""
         path = kind.path(manifest["metadata"]["namespace"], manifest["metadata"]["name"]) + "/status"
@@ -126,11 +147,19 @@ class ApiClient:
         return await self._write(kind, "replace", "PUT", path, {"fieldManager": MANAGER}, manifest)
 
     async def delete(
-        self, kind: Kind, namespace: str, name: str, uid: str, resource_version: str | None = None
+        self,
+        kind: Kind,
+        namespace: str,
+        name: str,
+        uid: str,
+        resource_version: str | None = None,
+        grace: int | None = None,
     ) -> Manifest:
         """See `Api`."""
         preconditions = {"uid": uid} | ({"resourceVersion": resource_version} if resource_version else {})
-        options = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": preconditions}
+        options: Manifest = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": preconditions}
+        if grace is not None:
+            options["gracePeriodSeconds"] = grace
         return await self._write(kind, "delete", "DELETE", kind.path(namespace, name), {}, options)
 
     async def secret_exists(self, namespace: str, name: str) -> bool:
@@ -152,7 +181,7 @@ class ApiClient:
     async def _call(
         self, method: str, path: str, query: dict[str, str] | None = None, body: Manifest | None = None
     ) -> Manifest:
-        headers = {"Accept": _JSON, "Content-Type": _APPLY if method == "PATCH" else _JSON}
+        headers = {"Accept": _JSON, "Content-Type": _content_type(method, query or {})}
         what = f"{method} {path}"
         try:
             await self._inner.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
@@ -168,6 +197,12 @@ class ApiClient:
         if response.status >= 300:
             raise _error(what, response.status, answer)
         return answer
+
+
+def _content_type(method: str, query: dict[str, str]) -> str:
+    if method != "PATCH":
+        return _JSON
+    return _APPLY if "force" in query else _MERGE
 
 
 def _decoded(what: str, status: int, text: bytes) -> Manifest:

@@ -13,12 +13,14 @@ from tenure_operator.cache import Cache, name_of, version
 from tenure_operator.desired.containers import PodSettings
 from tenure_operator.errors import OperatorError, UnavailableError
 from tenure_operator.events import Events
-from tenure_operator.kinds import AGENTS, POLICIES, SESSIONS, Key, Kind, Manifest
+from tenure_operator.kinds import AGENTS, PODS, POLICIES, POOLS, SESSIONS, Key, Kind, Manifest
 from tenure_operator.metrics import Metrics
 from tenure_operator.probes import SecretProbes
 from tenure_operator.queue import Queue
 from tenure_operator.reconcile.agent import AgentReconciler
 from tenure_operator.reconcile.policy import PolicyReconciler
+from tenure_operator.reconcile.pool import PoolReconciler, WarmVisitor
+from tenure_operator.reconcile.pool_claim import Claims
 from tenure_operator.reconcile.rollout import Rollout
 from tenure_operator.reconcile.session import SessionReconciler
 from tenure_operator.reconcile.visit import Visitor
@@ -30,6 +32,8 @@ from tenure_operator.sidecars import Sidecars
 from tenure_operator.signing import SigningKeys
 
 VISITS_AT_A_TIME = 32
+POOLS_AT_A_TIME = 2
+"""Pools that are looked at a time, by workers of their own: no session waits for one that is filled."""
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +47,7 @@ class Operator:
         self._api = api
         self._cache = Cache()
         self._asks: Queue[Key] = Queue(self._reconcile, settings.workers, metrics.reconciled)
+        self._pools: Queue[Key] = Queue(self._reconcile, POOLS_AT_A_TIME, metrics.reconciled)
         self._visits: Queue[Key] = Queue(self._visit, VISITS_AT_A_TIME, metrics.visited)
         self._world = World(
             api=api,
@@ -52,20 +57,25 @@ class Operator:
             fixed=Fixed(
                 settings.namespace, _pods(settings), keys.public, settings.gateway_url, settings.excepted_cidrs
             ),
-            ask=self._asks.ask,
+            ask=self._ask,
             visit=self._visits.ask,
         )
         sidecars = Sidecars(client, keys.signer)
+        claims = Claims(self._world, sidecars, metrics.claimed)
+        self._warm_visitor = WarmVisitor(self._world, sidecars)
         self._visitor = Visitor(self._world, sidecars, settings.scrape_seconds)
         self._reconcilers: dict[Kind, Callable[[Key], Awaitable[float | None]]] = {
             AGENTS: AgentReconciler(self._world, SecretProbes(api)).reconcile,
-            SESSIONS: SessionReconciler(self._world, sidecars, Rollout(self._world)).reconcile,
+            SESSIONS: SessionReconciler(self._world, sidecars, Rollout(self._world), claims).reconcile,
             POLICIES: PolicyReconciler(self._world).reconcile,
+            POOLS: PoolReconciler(self._world, sidecars).reconcile,
         }
         self.watches = Watches(self._cache)
         self._resync = Resync(api, self._cache, self.watches, self._world.learned, metrics.missed)
         metrics.gauge_queue("reconcile", self._asks.depth)
+        metrics.gauge_queue("pool", self._pools.depth)
         metrics.gauge_queue("visit", self._visits.depth)
+        metrics.gauge_sets(self._world.pools.count)
         metrics.gauge_objects(self._cache.count)
 
     async def prepare(self) -> None:
@@ -88,6 +98,7 @@ class Operator:
         """Works until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._asks.run())
+            group.create_task(self._pools.run())
             group.create_task(self._visits.run())
             group.create_task(self._resync.run())
             group.create_task(self._follow_api_server())
@@ -95,8 +106,11 @@ class Operator:
     async def _reconcile(self, key: Key) -> float | None:
         return await self._reconcilers[key.kind](key)
 
+    def _ask(self, key: Key, delay: float) -> None:
+        (self._pools if key.kind is POOLS else self._asks).ask(key, delay)
+
     async def _visit(self, key: Key) -> float | None:
-        return await self._visitor.visit(key)
+        return await (self._warm_visitor if key.kind is PODS else self._visitor).visit(key)
 
     async def _follow_api_server(self) -> None:
         """An API server that has moved must not become reachable from sessions."""

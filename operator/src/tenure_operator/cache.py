@@ -8,14 +8,16 @@ older answer. Resource versions of one kind can be compared as integers (KEP-550
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
-from tenure_operator.kinds import AGENTS, PODS, SESSIONS, WATCHED, Kind, Manifest
+from tenure_api.names import AGENT_LABEL, SESSION_LABEL, WARM_LABEL
+from tenure_operator.kinds import AGENTS, CLAIMS, PODS, SESSIONS, WATCHED, Kind, Manifest
 
 TOMBSTONE_SECONDS = 120.0
 """How long a deletion is remembered: longer than any request that may still answer with the object."""
 
 Name = tuple[str, str]
+T = TypeVar("T")
 
 
 class Change(NamedTuple):
@@ -73,6 +75,8 @@ class Cache:
         self._gone: dict[tuple[Kind, Name], tuple[int, float]] = {}
         self._sessions: defaultdict[Name, set[Name]] = defaultdict(set)
         self._agents: defaultdict[Name, set[Name]] = defaultdict(set)
+        self._warm: defaultdict[Name, set[tuple[Kind, Name]]] = defaultdict(set)
+        self._claims: defaultdict[Name, set[Name]] = defaultdict(set)
 
     def get(self, kind: Kind, namespace: str, name: str) -> Manifest | None:
         """An object, or None."""
@@ -93,6 +97,14 @@ class Cache:
     def agents_with(self, policy: Name) -> list[Manifest]:
         """The agents that refer to a policy, whether it exists or not."""
         return [self._objects[AGENTS][name] for name in self._agents.get(policy, ())]
+
+    def warm_of(self, agent: Name) -> list[tuple[Kind, Manifest]]:
+        """The pods and claims that are kept ahead for an agent, with their kinds."""
+        return [(kind, self._objects[kind][name]) for kind, name in self._warm.get(agent, ())]
+
+    def claims_of(self, session: Name) -> list[Manifest]:
+        """The claims that are labelled as a session's, by whatever name."""
+        return [self._objects[CLAIMS][name] for name in self._claims.get(session, ())]
 
     def put(self, kind: Kind, manifest: Manifest, read_now: bool = False) -> Change | None:
         """Remembers an object unless something newer is known of it; None if nothing has changed.
@@ -137,9 +149,24 @@ class Cache:
             _move(self._sessions, name, agent_of(old) if old else None, agent_of(new) if new else None)
         elif kind is AGENTS:
             _move(self._agents, name, policy_of(old) if old else None, policy_of(new) if new else None)
+        elif kind in (PODS, CLAIMS):
+            _move(self._warm, (kind, name), warm_for(old), warm_for(new))
+            if kind is CLAIMS:
+                _move(self._claims, name, _session_of(old), _session_of(new))
 
 
-def _move(index: defaultdict[Name, set[Name]], name: Name, old: Name | None, new: Name | None) -> None:
+def warm_for(child: Manifest | None) -> Name | None:
+    """The agent that an object is kept ahead for, if it is."""
+    labels = child["metadata"].get("labels", {}) if child else {}
+    return (child["metadata"]["namespace"], labels.get(AGENT_LABEL, "")) if child and WARM_LABEL in labels else None
+
+
+def _session_of(child: Manifest | None) -> Name | None:
+    session = child["metadata"].get("labels", {}).get(SESSION_LABEL) if child else None
+    return (child["metadata"]["namespace"], session) if child and session else None
+
+
+def _move(index: defaultdict[Name, set[T]], name: T, old: Name | None, new: Name | None) -> None:
     if old == new:
         return
     if old is not None:

@@ -42,7 +42,12 @@ SECRETS = Kind("", "v1", "secrets", "Secret")
 SERVICES = Kind("", "v1", "services", "Service")
 ENDPOINTS = Kind("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice")
 LEASES = Kind("coordination.k8s.io", "v1", "leases", "Lease")
+NODES = Kind("", "v1", "nodes", "Node")
+VOLUMES = Kind("", "v1", "persistentvolumes", "PersistentVolume")
 EVENTS = Kind("events.k8s.io", "v1", "events", "Event")
+
+POOLS = Kind("", "", "", "WarmPool")
+"""No object of the API server: what is kept ahead for the agent of the same name, in keys of work."""
 
 OWNERS = (AGENTS, SESSIONS, POLICIES)
 """The kinds that users write."""

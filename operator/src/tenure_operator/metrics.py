@@ -6,6 +6,7 @@ from functools import partial
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from tenure_operator.kinds import WATCHED, Key, Kind
+from tenure_operator.reconcile.pool_plan import State
 
 _SECONDS = (0.001, 0.005, 0.02, 0.1, 0.5, 2, 10)
 
@@ -40,6 +41,13 @@ class Metrics:
             ("kind",),
             registry=self.registry,
         )
+        self._claims = Counter(
+            "tenure_operator_claims",
+            "New sessions of agents with a warm pool, by whether they got a set of it",
+            ("outcome",),
+            registry=self.registry,
+        )
+        self._sets = Gauge("tenure_operator_warm_sets", "Sets of warm pools", ("state",), registry=self.registry)
         self._leader = Gauge("tenure_operator_leader", "Whether this process holds the Lease", registry=self.registry)
         self._depth = Gauge("tenure_operator_queue_depth", "Keys due and not done", ("queue",), registry=self.registry)
         self._objects = Gauge("tenure_operator_objects", "Objects known", ("kind",), registry=self.registry)
@@ -61,6 +69,10 @@ class Metrics:
         """A list has found what no watch had told."""
         self._missed.labels(kind.name).inc(changes)
 
+    def claimed(self, outcome: str) -> None:
+        """A new session of an agent with a warm pool has got a set of it (`warm`), or none (`cold`)."""
+        self._claims.labels(outcome).inc()
+
     def leads(self, leads: bool) -> None:
         """Whether this process holds the Lease."""
         self._leader.set(leads)
@@ -73,6 +85,11 @@ class Metrics:
         """Shows how many objects are known."""
         for kind in WATCHED:
             self._objects.labels(kind.name).set_function(partial(count, kind))
+
+    def gauge_sets(self, count: Callable[[State], int]) -> None:
+        """Shows how many sets of warm pools are in each state."""
+        for state in State:
+            self._sets.labels(state.value).set_function(partial(count, state))
 
     def text(self) -> bytes:
         """All series in Prometheus' text format."""

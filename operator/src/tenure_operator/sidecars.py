@@ -81,10 +81,12 @@ class Sidecars:
     def _proof(self, address: Address) -> dict[str, str]:
         return {"Authorization": f"Bearer {self._signer.token(address.identity, self._now())}"}
 
-    async def _ask(self, address: Address, method: str, path: str, body: object) -> Report:
-        headers = self._proof(address)
+    async def _ask(
+        self, address: Address, method: str, path: str, body: object, seconds: float | None = None
+    ) -> Report:
+        headers, timeout = self._proof(address), seconds or TIMEOUT
         try:
-            answer = await self._client.request(method, address.url(path), headers=headers, json=body, timeout=TIMEOUT)
+            answer = await self._client.request(method, address.url(path), headers=headers, json=body, timeout=timeout)
         except httpx.HTTPError as error:
             raise UnavailableError(f"it does not answer ({type(error).__name__})") from None
         if answer.status_code == 409:

@@ -1,6 +1,7 @@
 """The operator over a stand-in of the API server and of the sidecars, on a clock that only tests move."""
 
 import json
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 
 import httpx
@@ -19,11 +20,11 @@ from tenure_operator.kinds import (
     AGENTS,
     CHILDREN,
     CLAIMS,
-    EVENTS,
     PODS,
     POLICIES,
-    SECRETS,
+    POOLS,
     SESSIONS,
+    WATCHED,
     Key,
     Kind,
     Manifest,
@@ -33,6 +34,9 @@ from tenure_operator.probes import SecretProbes
 from tenure_operator.queue import backoff
 from tenure_operator.reconcile.agent import AgentReconciler
 from tenure_operator.reconcile.policy import PolicyReconciler
+from tenure_operator.reconcile.pool import PoolReconciler, WarmVisitor
+from tenure_operator.reconcile.pool_claim import Claims
+from tenure_operator.reconcile.pool_sets import Pools
 from tenure_operator.reconcile.rollout import Rollout
 from tenure_operator.reconcile.session import SessionReconciler
 from tenure_operator.reconcile.visit import Visitor
@@ -79,6 +83,12 @@ class FakeSidecars:
                 failure = Failure(code="busy", message="a turn has begun")
                 return httpx.Response(409, text=failure.model_dump_json(by_alias=True))
             draining = True
+        elif request.url.path == "/v1/binding":
+            wanted = json.loads(request.content)["uid"]
+            if report.bound not in (None, wanted):
+                failure = Failure(code="already_bound", message="it is another session's")
+                return httpx.Response(409, text=failure.model_dump_json(by_alias=True))
+            report = self.reports[uid] = report.model_copy(update={"bound": wanted})
         elif request.method == "PUT" and not self.deaf:
             config = SessionConfig.model_validate(json.loads(request.content))
             report = report.model_copy(
@@ -120,22 +130,27 @@ class Bench:
             now=lambda: NOON + timedelta(seconds=self.clock),
             api_networks=("10.96.0.1/32",),
             sightings=Sightings(lambda: self.clock),
+            pools=Pools(lambda: self.clock),
         )
         client = httpx.AsyncClient(transport=httpx.MockTransport(self.sidecars.answer))
         fleet = Sidecars(client, Signer("operator", SIGNING_KEY))
         self.rollout = Rollout(self.world)
+        self.outcomes: Counter[str] = Counter()
+        self.claims = Claims(self.world, fleet, lambda outcome: self.outcomes.update([outcome]))
         self._reconcilers = {
             AGENTS: AgentReconciler(self.world, SecretProbes(api, lambda: self.clock, lambda: 0.5)).reconcile,
-            SESSIONS: SessionReconciler(self.world, fleet, self.rollout).reconcile,
+            SESSIONS: SessionReconciler(self.world, fleet, self.rollout, self.claims).reconcile,
             POLICIES: PolicyReconciler(self.world).reconcile,
+            POOLS: PoolReconciler(self.world, fleet).reconcile,
         }
+        self._warm_visitor = WarmVisitor(self.world, fleet)
         self._visitor = Visitor(self.world, fleet, every=15.0, random_=lambda: 0.5)
         self.resync = Resync(api, self.cache, Watches(self.cache, lambda: self.clock), self.world.learned)
         api.told = self.told
         api.time = lambda: (NOON + timedelta(seconds=self.clock)).isoformat()
 
     def told(self, kind: Kind, type_: str | None, manifest: Manifest) -> None:
-        if kind in (SECRETS, EVENTS):
+        if kind not in WATCHED:
             return
         labels = manifest["metadata"].get("labels", {})
         if type_ == "DELETED" or (kind in CHILDREN and names.MANAGED_BY not in labels):  # as a watch by label tells it
@@ -154,7 +169,8 @@ class Bench:
             if (key := self._asks.take(self.clock)) is not None:
                 await self._run(self._asks, key, self._reconcilers[key.kind])
             elif (key := self._visits.take(self.clock)) is not None:
-                await self._run(self._visits, key, self._visitor.visit)
+                visitor = self._warm_visitor if key.kind is PODS else self._visitor
+                await self._run(self._visits, key, visitor.visit)
             else:
                 return
         raise AssertionError("a hot loop: a thousand runs and no end")

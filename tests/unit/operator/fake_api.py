@@ -105,6 +105,14 @@ class FakeApi:
         old = self.objects.get((kind, meta["namespace"], meta["name"]), {})
         return self._written("apply", kind, self.put(kind, merged(old, manifest)))
 
+    async def merge(self, kind: Kind, manifest: Manifest) -> Manifest:
+        meta = manifest["metadata"]
+        self.before("merge", kind, meta["name"])
+        old = await self.get(kind, meta["namespace"], meta["name"])
+        if old["metadata"]["uid"] != meta["uid"]:
+            raise ConflictError("another object")
+        return self._written("merge", kind, self.put(kind, _without_none(merged(old, manifest))))
+
     async def apply_status(self, kind: Kind, manifest: Manifest) -> Manifest:
         meta = manifest["metadata"]
         self.before("status", kind, meta["name"])
@@ -123,13 +131,19 @@ class FakeApi:
         return self._written("replace", kind, self.put(kind, manifest))
 
     async def delete(
-        self, kind: Kind, namespace: str, name: str, uid: str, resource_version: str | None = None
+        self,
+        kind: Kind,
+        namespace: str,
+        name: str,
+        uid: str,
+        resource_version: str | None = None,
+        grace: int | None = None,
     ) -> Manifest:
         self.before("delete", kind, name)
         found = await self.get(kind, namespace, name)
         if found["metadata"]["uid"] != uid or resource_version not in (None, found["metadata"]["resourceVersion"]):
             raise ConflictError("another object")
-        if kind is PODS:
+        if kind is PODS and grace != 0:
             ending = merged(found, {"metadata": {"deletionTimestamp": self.time()}, "kind": "Pod"})
             return self._written("delete", kind, self.put(kind, ending))
         self.remove(kind, namespace, name)
@@ -147,6 +161,12 @@ class FakeApi:
     def _next(self) -> int:
         self._count += 1
         return self._count
+
+
+def _without_none(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    return {key: _without_none(each) for key, each in value.items() if each is not None}
 
 
 def _selected(manifest: Manifest, selector: str) -> bool:

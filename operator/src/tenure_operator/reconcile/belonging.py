@@ -49,6 +49,21 @@ class Belonging:
         )
 
 
+def with_set(meta: Meta, session: AgentSession, claims: list[Manifest]) -> AgentSession:
+    """The session with the name of the set that it has.
+
+    If its status does not know of a volume, as after its loss, a claim that is labelled as its own tells.
+    """
+    status = session.status
+    if status.identity is not None or status.lease is not None:
+        return session
+    for claim in claims:
+        set_name = _set_of(claim)
+        if set_name and Belonging(meta, session, set_name).child(CLAIMS, claim).standing is Standing.OURS:
+            return session.model_copy(update={"status": status.model_copy(update={"set_name": set_name})})
+    return session
+
+
 def _set_of(live: Manifest) -> str | None:
     found: str | None = live["metadata"].get("labels", {}).get(SET_LABEL)
     return found

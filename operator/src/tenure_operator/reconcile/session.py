@@ -14,7 +14,9 @@ from tenure_operator.errors import (
 )
 from tenure_operator.kinds import PODS, SESSIONS, Key, Manifest, Meta
 from tenure_operator.reconcile import pods
+from tenure_operator.reconcile.belonging import with_set
 from tenure_operator.reconcile.children import is_deleting
+from tenure_operator.reconcile.pool_claim import Claims
 from tenure_operator.reconcile.rollout import Rollout
 from tenure_operator.reconcile.session_act import Actor
 from tenure_operator.reconcile.session_observe import Observer, again
@@ -33,8 +35,9 @@ from tenure_operator.sidecars import Sidecars
 class SessionReconciler:
     """Makes pod, volume, key and NetworkPolicy of each session as they should be."""
 
-    def __init__(self, world: World, sidecars: Sidecars, rollout: Rollout) -> None:
+    def __init__(self, world: World, sidecars: Sidecars, rollout: Rollout, claims: Claims) -> None:
         self._world = world
+        self._claims = claims
         self._fixed = world.fixed
         self._rollout = rollout
         self._observer = Observer(world, rollout)
@@ -48,13 +51,16 @@ class SessionReconciler:
         if manifest is None or is_deleting(manifest):
             self._forget(name)
             return None
-        session = AgentSession.model_validate(manifest)
+        meta, session = Meta.of(manifest), AgentSession.model_validate(manifest)
+        session = with_set(meta, session, self._world.cache.claims_of(name))
         lifetime = (session.spec.expires_at - now).total_seconds() if session.spec.expires_at else None
         if lifetime is not None and lifetime <= 0:
             return await self._expire(manifest)
         if lifetime is not None:
             self._world.ask(at, lifetime)  # now, since this look may fail and be backed off beyond that time
         try:
+            if (later := await self._claims.claim(manifest, session, now)) is not None:
+                return later
             return await self._look(manifest, session, now)
         except ConflictError:
             # Somebody has written to it meanwhile, such as a gateway that wants it awake: that must not cost a second.

@@ -101,6 +101,7 @@ class Actor:
             raise ValueError("a pod is made of its agent's spec")
         await self._reporter.report(seen, plan, generation)
         run = Run(self._live_claim(seen).uid, generation, seen.session.spec.source)
+        self._world.pools.note_start()
         await self._world.create(PODS, pod(seen.set, run, seen.agent.spec, self._fixed.pods))
         return again(self._world, seen)
 

@@ -99,7 +99,7 @@ class Reporter:
             growth=growth(seen),
             growth_refused=seen.growth_refused is not None,
             agent=facts_of(seen.agent) if seen.agent else None,
-            policy=self._policy(where, policy_name),
+            policy=policy_named(self._world, where, policy_name),
             lineage=seen.lineage,
             recovered=seen.recovered,
         )
@@ -117,12 +117,6 @@ class Reporter:
         if is_outdated(seen.pod.live, current) or seen.report.config_digest != wanted.digest:
             return None
         return revision_of(current, wanted.digest)
-
-    def _policy(self, namespace: str, name: str | None) -> EffectivePolicy | None:
-        manifest = self._world.cache.get(POLICIES, namespace, name) if name else None
-        if manifest is None:
-            return None
-        return effective_policy(Meta.of(manifest), MemoryPolicy.model_validate(manifest).spec)
 
     async def _tell(self, meta: Meta, before: AgentSessionStatus, plan: Plan) -> None:
         """Records what someone may have to do something about; that all is well, the conditions say."""
@@ -143,6 +137,14 @@ class Reporter:
         if agent is not None:
             wanted = pod_hash(agent["metadata"]["name"], Agent.model_validate(agent).spec, self._fixed.pods)
             self._rollout.done(name_of(agent), session, wanted)
+
+
+def policy_named(world: World, namespace: str, name: str | None) -> EffectivePolicy | None:
+    """A policy as sidecars enforce it; None if it is missing, or if none is named."""
+    manifest = world.cache.get(POLICIES, namespace, name) if name else None
+    if manifest is None:
+        return None
+    return effective_policy(Meta.of(manifest), MemoryPolicy.model_validate(manifest).spec)
 
 
 def facts_of(agent: ObservedAgent) -> FactsOfAgent:

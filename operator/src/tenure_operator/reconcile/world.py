@@ -11,8 +11,8 @@ from pydantic import BaseModel
 from tenure_api.configuration import SessionConfig
 from tenure_operator.api_client import Api
 from tenure_operator.cache import Cache, Change, Name, name_of, warm_for
-from tenure_operator.desired.warm import adopted
 from tenure_operator.desired.containers import PodSettings
+from tenure_operator.desired.warm import adopted
 from tenure_operator.errors import ConflictError, ContendedError, ExistsError, NotFoundError, WaitingError
 from tenure_operator.events import Events
 from tenure_operator.kinds import PODS, Key, Kind, Manifest, Meta
@@ -171,7 +171,7 @@ class World:
     async def repair(self, kind: Kind, manifest: Manifest) -> None:
         """Sets a child right that has drifted. Raises `ContendedError` if that did not last the last times."""
         live = self.cache.get(kind, *name_of(manifest))
-        if warm_for(live) and not warm_for(manifest):
+        if live is not None and warm_for(live) and not warm_for(manifest):
             self.learn(kind, await self.api.merge(kind, adopted(manifest, live)))
             return
         what = (kind, name_of(manifest))
