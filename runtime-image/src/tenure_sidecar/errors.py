@@ -2,9 +2,11 @@
 
     SidecarError
     ├── RefusedError            a caller asked for what cannot be; becomes a `wire.Failure`
+    ├── BrokenOffError          a bundle cannot be completed, for what is in it has changed meanwhile
     ├── JournalError            the journal cannot be used now
     │   ├── LockedError         another process has it open
     │   ├── SupersededError     a later run of the session has it
+    │   ├── AwaitingBundleError it is empty and is to begin with the state of another session
     │   ├── KeyMismatchError    the data key is missing or not the one that the journal was written with
     │   └── UnreadableError     the files are damaged, or the volume fails
     └── HttpError               a server that we call does not do its part
@@ -32,6 +34,10 @@ class RefusedError(SidecarError):
         self.message = message
 
 
+class BrokenOffError(SidecarError):
+    """What is packed is not what it was when its size was told: the bundle cannot be completed."""
+
+
 class JournalError(SidecarError):
     """The journal cannot be used now."""
 
@@ -48,6 +54,12 @@ class SupersededError(JournalError):
     """A later run of the session has the journal; this one must not write any more."""
 
     state = JournalState.SUPERSEDED
+
+
+class AwaitingBundleError(JournalError):
+    """The journal is empty, and begins with the state of another session, which has not come yet."""
+
+    state = JournalState.AWAITING_BUNDLE
 
 
 class KeyMismatchError(JournalError):

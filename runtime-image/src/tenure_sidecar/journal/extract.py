@@ -53,7 +53,9 @@ def payloads(db: apsw.Connection, after: int, upto: int) -> list[Sealed]:
     """The same, with their payloads."""
     found: list[Sealed] = []
     size = 0
-    for *head, sealed in db.execute(f"SELECT sequence, turn, step, kind, at, sealed{_ENDED}", (after, upto, upto, _ROWS)):
+    for *head, sealed in db.execute(
+        f"SELECT sequence, turn, step, kind, at, sealed{_ENDED}", (after, upto, upto, _ROWS)
+    ):
         found.append(Sealed(Head(*head), sealed))
         size += len(sealed)
         if size >= _BYTES:

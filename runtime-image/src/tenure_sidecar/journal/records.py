@@ -7,7 +7,7 @@ from pydantic import Field
 from tenure_api.configuration import SessionConfig
 from tenure_api.messages import Wire
 from tenure_api.tools import Replay
-from tenure_api.wire import Approval, Call, CallOutcome, Failure, TurnRequest, TurnStatus, Usage
+from tenure_api.wire import Approval, Binding, Call, CallOutcome, Failure, Origin, TurnRequest, TurnStatus, Usage
 
 
 class Entry(Wire):
@@ -182,6 +182,15 @@ class TurnEnd(Entry):
     error: Failure | None = None
 
 
+class Begun(Entry):
+    """The session began with the state of another one. Comes right after the records of that one."""
+
+    kind = "origin"
+    origin: Origin
+    lineage: list[Origin] = Field(default_factory=list)
+    """What that one began with, and so on; the oldest first."""
+
+
 class ConfigAccepted(Entry):
     """The configuration that was last accepted."""
 
@@ -194,6 +203,13 @@ class FunctionsSeen(Entry):
 
     kind = "functions"
     functions: dict[str, str]
+
+
+class Bound(Entry):
+    """The session that a pod was given to which had been started ahead. The first one holds."""
+
+    kind = "binding"
+    binding: Binding
 
 
 TURN_KINDS = (TurnStart.kind, TurnEnd.kind)

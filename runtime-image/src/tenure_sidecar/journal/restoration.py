@@ -1,5 +1,6 @@
 """Fills an empty journal with the records of another, all of them or none."""
 
+import contextlib
 from collections.abc import Callable
 
 import apsw
@@ -36,5 +37,6 @@ class Restoration:
 
     def abort(self) -> None:
         """None of them is there, unless they were committed."""
-        if self._db.in_transaction:
-            self._db.execute("ROLLBACK")
+        with contextlib.suppress(apsw.ConnectionClosedError):  # that has undone them too
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import apsw
 
@@ -23,6 +23,7 @@ from tenure_sidecar.errors import JournalError, SupersededError, UnreadableError
 from tenure_sidecar.journal import erasure, schema
 from tenure_sidecar.journal.lease import Lease
 from tenure_sidecar.journal.lock import Lock
+from tenure_sidecar.journal.restoration import Restoration
 from tenure_sidecar.journal.sealing import Head, SealBrokenError, Sealer
 
 LOCK = "lock"
@@ -32,6 +33,8 @@ _LOOK_SECONDS = 1.0
 _SELECT = "SELECT sequence, turn, step, kind, at, sealed FROM record"
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class Record(NamedTuple):
@@ -132,6 +135,26 @@ class Journal:
         except (apsw.Error, SealBrokenError) as error:
             raise UnreadableError(f"the journal is damaged: {error}") from error
 
+    async def read(self, work: Callable[[apsw.Connection], T]) -> T:
+        """Read in the thread that owns the database, which writes nothing meanwhile: so it must not take long."""
+        found: T = await self._ask(_Alone(lambda: work(self._db), asyncio.get_running_loop().create_future()))
+        return found
+
+    def opened(self, head: Head, sealed: bytes) -> Record:
+        """A record that was read as it is in the database. Raises `UnreadableError`."""
+        try:
+            return self._opened(head, sealed)
+        except SealBrokenError as error:
+            raise UnreadableError(f"the journal is damaged: {error}") from error
+
+    def restoration(self) -> Restoration:
+        """Fill the journal, before the first append, with records of another one. `restored` must follow a commit."""
+        return Restoration(self._db, self._sealer, self._lease.check)
+
+    def restored(self) -> None:
+        """Records were restored: numbers and times go on from the last one."""
+        self._sequence, self._at = self._last()
+
     def append(self, turn: str, step: int, kind: str, payload: bytes) -> Awaitable[Record]:
         """Write a record; done when it is on disk. Raises `JournalError` if it could not be written.
 
@@ -151,6 +174,11 @@ class Journal:
         job = _Alone(partial(self._erase, turns), asyncio.get_running_loop().create_future())
         erased: erasure.Erased = await self._ask(job)
         return erased
+
+    async def flush(self) -> None:
+        """Move the log into the database, so that there is little to do at the end. Raises `JournalError`."""
+        loop = asyncio.get_running_loop()
+        await self._ask(_Alone(lambda: erasure.empty_log(self._db, self._directory), loop.create_future()))
 
     async def close(self) -> None:
         """Write what was asked for, then close and let the next process in."""

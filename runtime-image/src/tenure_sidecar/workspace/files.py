@@ -67,6 +67,7 @@ class Opened:
     size: int
     """When it was opened. No more than this is read."""
     modified_at: datetime
+    executable: bool = False
 
     def read(self, most: int) -> bytes:
         """The next part, empty at the end; blocks. Raises `WorkspaceError`."""
@@ -80,6 +81,16 @@ class Opened:
     def close(self) -> None:
         """Nothing more is read."""
         os.close(self.descriptor)
+
+
+@dataclass(frozen=True)
+class Walked:
+    """All files of the workspace: their paths in order, and their size in bytes."""
+
+    paths: list[str]
+    size: int
+    omitted: int
+    """Names that stand for no file that can be read: links, pipes, and what is too deep or may not be looked into."""
 
 
 class Files:
@@ -106,6 +117,21 @@ class Files:
                     break
         return FileList(data=found[:limit], has_more=len(found) > limit or walk.left < 0)
 
+    def walk(self, most: int) -> Walked:
+        """All files, or one more than `most`. Raises `WorkspaceError`, also if there are too many names to look at."""
+        walk = _Walk(most + 1)
+        paths: list[str] = []
+        size = 0
+        with self._directory([]) as root:
+            for file in walk.files(root, "", 0):
+                paths.append(file.path)
+                size += file.size
+                if len(paths) > most:
+                    break
+        if walk.left < 0:
+            raise TooLargeError(f"the workspace has more than {_MOST_ENTRIES} names")
+        return Walked(paths, size, walk.omitted)
+
     def stat(self, path: str) -> File:
         """What is known of a file. Raises `WorkspaceError`."""
         opened = self.open(path)
@@ -127,7 +153,7 @@ class Files:
         if limit is not None and about.st_size > limit:
             os.close(descriptor)
             raise TooLargeError(f"{path!r} has {about.st_size} bytes; at most {limit} are allowed")
-        return Opened(descriptor, about.st_size, _time(about))
+        return Opened(descriptor, about.st_size, _time(about), bool(about.st_mode & stat.S_IXUSR))
 
     def write(self, path: str, data: bytes) -> File:
         """Write a file whole, in place of the one before; it is on disk then. Raises `WorkspaceError`.
@@ -230,6 +256,8 @@ class _Walk:
     def __init__(self, most_of_one: int) -> None:
         self.left = _MOST_ENTRIES
         """How many names may still be looked at; negative if that were too few."""
+        self.omitted = 0
+        """Names that stand for nothing that is listed."""
         self._most_of_one = most_of_one
 
     def files(self, directory: int, prefix: str, depth: int) -> Iterator[File]:
@@ -241,11 +269,14 @@ class _Walk:
                 try:
                     inner = os.open(key[:-1], _ENTER, dir_fd=directory)
                 except OSError:
+                    self.omitted += 1
                     continue
                 try:
                     yield from self.files(inner, prefix + key, depth + 1)
                 finally:
                     os.close(inner)
+            else:
+                self.omitted += 1
 
     def _entries(self, directory: int) -> Iterator[tuple[str, os.stat_result | None]]:
         """Names with what is known of the file; a directory's name ends with a slash, which is how its paths sort."""
@@ -255,12 +286,16 @@ class _Walk:
                     self.left -= 1
                     if self.left < 0:
                         return
-                    with contextlib.suppress(OSError, UnicodeEncodeError):
+                    try:
                         entry.name.encode()
                         if entry.is_dir(follow_symlinks=False):
                             yield f"{entry.name}/", None
-                        elif entry.is_file(follow_symlinks=False) and not entry.name.startswith(_TEMPORARY):
+                        elif not entry.is_file(follow_symlinks=False):
+                            self.omitted += 1
+                        elif not entry.name.startswith(_TEMPORARY):
                             yield entry.name, entry.stat(follow_symlinks=False)
+                    except (OSError, UnicodeEncodeError):
+                        self.omitted += 1
         except OSError:
             return
 
