@@ -1,12 +1,13 @@
 """`chat`: a conversation on a terminal, or one turn of it in a pipe."""
 
 import argparse
+import itertools
 from collections.abc import Callable
 from typing import Any
 
 from openai.types.responses import Response
 
-from tenure_cli.choice import choose
+from tenure_cli.choice import choose, waiting_turn
 from tenure_cli.console import safe
 from tenure_cli.errors import ApprovalNeededError, CliError, NotAllowedError, NotFoundError
 from tenure_cli.gateway import Decision
@@ -16,20 +17,21 @@ from tenure_cli.reach import Reach
 from tenure_cli.screen import Screen, described, message_text
 from tenure_cli.turns import Run
 
-_LAST = 20
-"""Items of the transcript that are looked at to see where the conversation stands."""
+_LAST = 2
+"""Items of the transcript that are shown to remind of where the conversation stands."""
 
 Json = dict[str, Any]
 
 
 class Chat:
-    """One conversation."""
+    """One conversation. `waiting` tells which turn of it waits for a person, as far as that is known."""
 
-    def __init__(self, reach: Reach, session: Key, prompt: Prompt) -> None:
+    def __init__(self, reach: Reach, session: Key, prompt: Prompt, waiting: Callable[[], str | None]) -> None:
         self._console = reach.console
         self._gateway = reach.gateway
         self._session = session
         self._prompt = prompt
+        self._waiting = waiting
         self._screen = Screen(reach.console)
 
     def hold(self) -> None:
@@ -54,27 +56,33 @@ class Chat:
                 self._console.note(f"error: {error}")
 
     def resume(self) -> None:
-        """Shows where a conversation stands, and follows the turn that it is in."""
-        recent = []
-        for item in self._gateway.items(self._session, newest_first=True):
-            recent.append(item)
-            if len(recent) >= _LAST:
-                break
-        if not recent:
-            return
-        last = self._gateway.response(self._session, recent[0]["id"])
-        if last is not None and (last.status == "in_progress" or _waits(last)):
-            self._console.note("The last turn has not ended:")
-            run = Run(self._gateway, self._screen)
-            self._watched(run, lambda: run.take_up(last))
-            return
-        for item in reversed(recent[:2]):
+        """Shows where a conversation stands, and goes on with the turn that waits in it."""
+        recent = list(itertools.islice(self._gateway.items(self._session, newest_first=True), _LAST))
+        for item in reversed(recent):
             if item["type"] == "message":
                 self._console.line(self._console.dim(safe(f"{item['role']}: {message_text(item)}")))
+        self._take_up()
 
     def _turn(self, text: str) -> None:
         run = Run(self._gateway, self._screen)
-        self._watched(run, lambda: run.follow(self._gateway.say(self._session, text)))
+        say = self._gateway.say(self._session, text)
+        try:
+            self._watched(run, lambda: run.follow(say))
+        except ApprovalNeededError:
+            if run.response is not None or not self._console.interactive or not self._take_up():
+                raise
+            self._turn(text)
+
+    def _take_up(self) -> bool:
+        """Goes on with the turn that waits for a person, if there is one that is known."""
+        turn = self._waiting()
+        response = None if turn is None else self._gateway.response(self._session, turn)
+        if response is None or not _waits(response):
+            return False
+        self._console.note("A turn waits for you:")
+        run = Run(self._gateway, self._screen)
+        self._watched(run, lambda: run.take_up(response))
+        return True
 
     def _watched(self, run: Run, go: Callable[[], Response]) -> None:
         try:
@@ -129,7 +137,7 @@ def run(reach: Reach, options: argparse.Namespace) -> None:
     agent = reach.key(options.agent)
     session, known = choose(reach, agent, options)
     prompt: Prompt = Terminal() if reach.console.interactive else Pipe(reach.console)
-    chat = Chat(reach, session, prompt)
+    chat = Chat(reach, session, prompt, lambda: waiting_turn(reach, session))
     if reach.console.interactive:
         reach.console.note(f"Session {session}. Ctrl-D ends the conversation, Ctrl-C the turn, Alt-Enter makes a line.")
         if known:

@@ -1,12 +1,17 @@
 """Which session a conversation goes on in."""
 
 import argparse
+import re
 
+from tenure_api.conditions import ConditionType
 from tenure_api.names import AGENT_LABEL, API_VERSION, PARENT_LABEL
 from tenure_cli.errors import AlreadyExistsError, CliError, NotAllowedError
 from tenure_cli.kube import SESSIONS, Object
 from tenure_cli.names import Key
 from tenure_cli.reach import Reach
+from tenure_cli.situation import condition
+
+_APPROVAL = re.compile(r"\bmcpr_([0-9a-f]{32})_[0-9]+")
 
 
 def choose(reach: Reach, agent: Key, options: argparse.Namespace) -> tuple[Key, bool]:
@@ -23,6 +28,19 @@ def choose(reach: Reach, agent: Key, options: argparse.Namespace) -> tuple[Key, 
         return reach.gateway.begin(agent), False
     reach.console.note(f"Going on in session {latest}; --new begins another one.")
     return latest, True
+
+
+def waiting_turn(reach: Reach, session: Key) -> str | None:
+    """The turn of a session that waits for an approval, if the API server lets the caller see that.
+
+    Only the session's status knows: the transcript has no turns that have not ended.
+    """
+    try:
+        suspended = condition(reach.cluster.get(SESSIONS, *session), ConditionType.TURN_SUSPENDED)
+    except CliError:
+        return None
+    found = _APPROVAL.search((suspended or {}).get("message") or "")
+    return None if found is None else found[1]
 
 
 def _create(reach: Reach, session: Key, agent: Key) -> None:

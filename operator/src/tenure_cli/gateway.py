@@ -1,5 +1,6 @@
 """The gateway, spoken to with the official OpenAI client; bundles, of which OpenAI's API knows nothing, over HTTP."""
 
+import re
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,7 +10,14 @@ import httpx2
 import openai
 from openai.types.responses import Response, ResponseStreamEvent
 
-from tenure_cli.errors import CliError, GatewayLostError, NotAllowedError, NotFoundError, NotNowError
+from tenure_cli.errors import (
+    ApprovalNeededError,
+    CliError,
+    GatewayLostError,
+    NotAllowedError,
+    NotFoundError,
+    NotNowError,
+)
 from tenure_cli.names import Key
 
 Object = dict[str, Any]
@@ -102,9 +110,8 @@ class Gateway:
         given: Any = {} if after is None else {"starting_after": after}
         return self._streamed(lambda: self._client.responses.retrieve(response, stream=True, **given))
 
-    def response(self, session: Key, item: str) -> Response | None:
-        """The response that an item of the transcript belongs to; None if there is no such response any more."""
-        turn = item.split("_")[1]
+    def response(self, session: Key, turn: str) -> Response | None:
+        """The response that a turn gives; None if there is no such turn any more."""
         with _faults():
             try:
                 return self._client.responses.retrieve(f"resp_{str(session).encode().hex()}_{turn}")
@@ -175,6 +182,11 @@ def _session(conversation: str) -> Key:
     return Key(namespace, name)
 
 
+def _named(text: str) -> str:
+    """The text with sessions called what people call them."""
+    return re.sub(r"conv_(?:[0-9a-f]{2})+", lambda found: str(_session(found[0])), text)
+
+
 def _refuse(answer: httpx2.Response) -> None:
     if not answer.is_success:
         answer.read()
@@ -201,12 +213,13 @@ def _faults() -> Iterator[None]:
         raise fault(503, error.code, error.message) from None
 
 
+_PENDING = "approval_pending"
 _ADVICE = {
     "invalid_api_key": "The gateway does not take this token. It must be one of Kubernetes, for the gateway's "
     "audience: kubectl create token NAME --audience tenure. The token in a kubeconfig usually is for another audience; "
     "then act as a ServiceAccount with --as-serviceaccount NAME.",
     "session_hibernated": "To let it run: kubectl tenure wake SESSION",
-    "approval_pending": "To decide: kubectl tenure chat AGENT --session SESSION, on a terminal.",
+    _PENDING: "On a terminal, kubectl tenure chat AGENT --session SESSION asks for it.",
     "session_stalled": "For more: kubectl tenure why SESSION",
     "session_not_ready": "For more: kubectl tenure why SESSION",
 }
@@ -214,11 +227,13 @@ _ADVICE = {
 
 def fault(status: int, code: str | None, message: str | None) -> CliError:
     """The error for an answer of the gateway."""
-    said = message or f"The gateway answers {status}."
+    said = _named(message or f"The gateway answers {status}.")
     if code == "invalid_api_key":
         return NotAllowedError(_ADVICE[code])
     advice = _ADVICE.get(code or "")
     text = f"{said} {advice}" if advice else said
+    if code == _PENDING:
+        return ApprovalNeededError(text)
     if status in (401, 403):
         return NotAllowedError(text)
     if status == 404:

@@ -10,6 +10,7 @@ from kubernetes.client import ApiClient, Configuration
 from kubernetes.client.exceptions import ApiException
 from kubernetes.config import ConfigException, list_kube_config_contexts, load_kube_config
 from urllib3.exceptions import HTTPError
+from yaml import YAMLError
 
 from tenure_api.names import GROUP, VERSION
 from tenure_cli.errors import AlreadyExistsError, CliError, NotAllowedError, NotFoundError, NotNowError
@@ -94,7 +95,7 @@ def connect(access: Access) -> "ApiServer":
             access.kubeconfig, access.context, configuration, persist_config=False
         )
         contexts, current = list_kube_config_contexts(access.kubeconfig)  # type: ignore[no-untyped-call]
-    except (ConfigException, OSError) as error:
+    except (ConfigException, OSError, YAMLError) as error:
         raise CliError(f"The kubeconfig cannot be used: {error}. Name one with --kubeconfig or KUBECONFIG.") from None
     chosen = next((c for c in contexts if c["name"] == access.context), current)
     return ApiServer(ApiClient(configuration), chosen["context"].get("namespace") or "default")

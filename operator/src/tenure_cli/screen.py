@@ -3,8 +3,6 @@
 from collections.abc import Iterable
 from typing import Any
 
-from openai.types.responses import ResponseOutputItem
-
 from tenure_cli.console import Console, safe
 
 _SHOWN = 200
@@ -37,17 +35,15 @@ class Screen:
         """See `View`."""
         self._aside("(interrupted: the text above is void, the model is asked again)")
 
-    def call(self, item: ResponseOutputItem) -> None:
+    def call(self, item: Json) -> None:
         """See `View`."""
-        if item.type != "mcp_call":
-            return
-        self._aside(f"→ {described(item.server_label, item.name, item.arguments)}")
-        if item.status == "incomplete":
+        self._aside(f"→ {described(item['server_label'], item['name'], item['arguments'])}")
+        if item["status"] == "incomplete":
             self._aside("  ? interrupted: nobody knows whether it took effect")
-        elif item.status == "failed":
-            self._aside(f"  ✗ {_short(_error_text(item.error))}")
+        elif item["status"] == "failed":
+            self._aside(f"  ✗ {_short(_error_text(item.get('error')))}")
         else:
-            self._aside(f"  ← {_short(item.output or '')}")
+            self._aside(f"  ← {_short(item.get('output') or '')}")
 
     def broken(self, why: str) -> None:
         """See `View`."""

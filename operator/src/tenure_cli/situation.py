@@ -78,8 +78,8 @@ _TODO = {
     Reason.AGENT_NOT_READY: "Mend the Agent first: kubectl describe agent {agent} -n {namespace}.",
     Reason.POD_UNSCHEDULABLE: "Make room in the cluster: add a node, or let other pods go. If its volume is bound to "
     "one node, that is the node that needs room.",
-    Reason.VOLUME_PENDING: "See what the provisioner says: kubectl describe pvc {claim} -n {namespace}. Is there a "
-    "StorageClass of that name, with room left?",
+    Reason.VOLUME_PENDING: "See what the provisioner says, and whether its StorageClass is there and has room: "
+    "kubectl describe pvc {claim} -n {namespace}.",
     Reason.VOLUME_UNREACHABLE: "Bring back the node that holds the volume. If it is gone for good and the volume was "
     "on its own disk, the session lives on only in a backup or an export.",
     Reason.POD_FAILING: "See kubectl describe pod {pod} -n {namespace}, and kubectl logs {pod} -n {namespace} "
@@ -113,7 +113,7 @@ def _main(seen: Seen) -> tuple[State, str, str | None, list[Note]]:
     metadata, status = seen.session["metadata"], seen.session.get("status") or {}
     name = f"Session {metadata['namespace']}/{metadata['name']}"
     if since := metadata.get("deletionTimestamp"):
-        said = f"{name} is being deleted, with its volume and key{_for(since, seen.now)}."
+        said = f"{name} has been on its way out{_for(since, seen.now)}: it is being deleted, with its volume and key."
         return State.DELETING, "Deleting", since, [Note(said)]
     ready = condition(seen.session, ConditionType.READY)
     stalled = _true(seen.session, ConditionType.STALLED)
@@ -127,7 +127,7 @@ def _main(seen: Seen) -> tuple[State, str, str | None, list[Note]]:
     reason, since = ready["reason"], ready.get("lastTransitionTime")
     if stalled is not None:
         since = stalled.get("lastTransitionTime") or since
-        said = f"{name} cannot go on{_for(since, seen.now)} ({stalled['reason']}): {_sentence(stalled)}"
+        said = f"{name} has been unable to go on{_for(since, seen.now)} ({stalled['reason']}): {_sentence(stalled)}"
         return State.STALLED, stalled["reason"], since, [Note(said, _todo(seen, stalled["reason"])), *_evidence(seen)]
     if status.get("effectiveMode") == EffectiveMode.HIBERNATED:
         return _asleep(seen, name)
@@ -155,7 +155,7 @@ def _asleep(seen: Seen, name: str) -> tuple[State, str, str | None, list[Note]]:
         return State.WAKING, "Asked", since, [Note(f"{name} slept on request, and is to run again: it is being woken.")]
     else:
         why, todo = "since nobody used it for a while", ""
-    said = f"{name} sleeps{_for(since, seen.now)}, {why}: its pod is gone, its volume is kept."
+    said = f"{name} has been asleep{_for(since, seen.now)}, {why}: its pod is gone, its volume is kept."
     if not kept:
         said += " The next request wakes it."
     wake_at = hibernation.get("wakeAt")
@@ -170,15 +170,15 @@ def _not_ready(
     seen: Seen, name: str, reason: str, since: str | None, ready: Object
 ) -> tuple[State, str, str | None, list[Note]]:
     if reason not in _STARTING:
-        said = f"{name} cannot go on{_for(since, seen.now)} ({reason}): {_sentence(ready)}"
+        said = f"{name} has been unable to go on{_for(since, seen.now)} ({reason}): {_sentence(ready)}"
         return State.WAITING, reason, since, [Note(said, _todo(seen, reason)), *_evidence(seen)]
     generation = (seen.session["status"].get("lease") or {}).get("generation", 0)
     slept_before = generation > 1 and reason == Reason.POD_STARTING
-    state, doing = (State.WAKING, "is waking or starting again") if slept_before else (State.STARTING, "is starting")
+    state, doing = (State.WAKING, "waking or starting again") if slept_before else (State.STARTING, "starting")
     began = parse(since)
     long = began is not None and (seen.now - began).total_seconds() > _LONG_SECONDS
     todo = _todo(seen, Reason.POD_FAILING) if long else "Wait; it goes on by itself."
-    said = f"{name} {doing}{_for(since, seen.now)} ({reason}): {_sentence(ready)}"
+    said = f"{name} has been {doing}{_for(since, seen.now)} ({reason}): {_sentence(ready)}"
     return state, reason, since, [Note(said, todo), *_evidence(seen)]
 
 
@@ -193,7 +193,7 @@ def _awake(seen: Seen, name: str, since: str | None) -> Note:
     also = f" {_sentence(reconciling)}" if reconciling else ""
     if seen.session["spec"].get("operatingMode") == OperatingMode.HIBERNATED:
         also += " It sleeps again as soon as it is idle, as its spec.operatingMode says."
-    return Note(f"{name} is awake and takes turns{_for(since, seen.now)}{on}.{last}{also}")
+    return Note(f"{name} has been awake and taking turns{_for(since, seen.now)}{on}.{last}{also}")
 
 
 # --- what else is so ---------------------------------------------------------------------------------------------
@@ -221,7 +221,7 @@ def _besides(seen: Seen) -> Iterator[Note]:
 def _turns(seen: Seen) -> Iterator[Note]:
     suspended = _true(seen.session, ConditionType.TURN_SUSPENDED)
     if suspended is not None and suspended["reason"] == Reason.APPROVAL_PENDING:
-        waits = f"A turn waits for a person's approval{_for(suspended.get('lastTransitionTime'), seen.now)}"
+        waits = f"A turn has been waiting for a person's approval{_for(suspended.get('lastTransitionTime'), seen.now)}"
         message = suspended.get("message", "")
         # The message of the condition goes on with how to decide by hand.
         which = message.split("decided on ", 1)[1].split(". ", 1)[0] if "decided on " in message else "a call"
@@ -248,8 +248,8 @@ def _rollout(seen: Seen) -> Iterator[Note]:
     if blocked is not None and ours != current:
         agent = seen.session["spec"]["agentRef"]["name"]
         yield Note(
-            f"The roll-out of its agent is blocked{_for(blocked.get('lastTransitionTime'), seen.now)}, so it stays at "
-            f"revision {ours or 'unknown'} instead of {current or 'the current one'}: {_sentence(blocked)}",
+            f"The roll-out of its agent has been blocked{_for(blocked.get('lastTransitionTime'), seen.now)}, so it "
+            f"stays at revision {ours or 'unknown'} instead of {current or 'the current one'}: {_sentence(blocked)}",
             f"Mend or undo the last change of agent {agent}.",
         )
     elif blocked is not None:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from openai.types.responses import Response, ResponseOutputItem, ResponseStreamEvent
 
@@ -29,8 +29,8 @@ class View(Protocol):
     def void(self) -> None:
         """What was shown of the message counts no more: the model is asked again."""
 
-    def call(self, item: ResponseOutputItem) -> None:
-        """A call of a tool is settled."""
+    def call(self, item: dict[str, Any]) -> None:
+        """A call of a tool is settled; an item `mcp_call`."""
 
     def broken(self, why: str) -> None:
         """The way to the gateway broke; it is tried again."""
@@ -119,7 +119,7 @@ class Run:
 
     def _item(self, item: ResponseOutputItem) -> None:
         if item.type == "mcp_call":
-            self.view.call(item)
+            self.view.call(item.to_dict())
         elif item.type == "message":
             text = "".join(part.text for part in item.content if part.type == "output_text")
             # A message that was given up is closed without its text; one that was cut has it.

@@ -1,0 +1,3 @@
+from unit.gateway.conftest import world
+
+__all__ = ["world"]
