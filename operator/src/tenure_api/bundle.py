@@ -70,7 +70,7 @@ class Manifest(Wire):
     session: str
     """`namespace/name` of the session that it was taken from."""
     agent: str
-    """`namespace/name` of its agent, as far as the sidecar knows it."""
+    """Name of its agent."""
     subject: str = ""
     """Whose session it was, if who asked for the bundle said so."""
     sequence: int = Field(ge=0)

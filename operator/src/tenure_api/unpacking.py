@@ -21,6 +21,7 @@ _STEP = 262_144
 _BITE = 16_384
 """Packed bytes that are looked at in one go: what is left of them is copied after every step."""
 _BLOCK = 512
+_LONGEST_SIGNED_END = 2 * bundle.LARGEST_SIGNATURE
 _LONGEST_PAX = 65_536
 _PAX_KEYS = frozenset({"path", "size", "mtime"})
 
@@ -160,6 +161,8 @@ class Unpacker:
         """Where the last gzip member began."""
         self.digest_before_member = self._raw.hexdigest()
         """Digest of all bytes before it."""
+        self.member = bytearray()
+        """Its bytes, as far as a signature can be long."""
 
     @property
     def digest(self) -> str:
@@ -178,14 +181,18 @@ class Unpacker:
                 if self._tar.ended:
                     raise InvalidBundleError("the bundle goes on after its end")
                 self.member_at, self.digest_before_member = self.size, self._raw.hexdigest()
+                self.member.clear()
                 self._inflate = zlib.decompressobj(wbits=31)
             try:
                 plain: bytes = self._inflate.decompress(data, _STEP)
             except zlib.error:
                 raise InvalidBundleError("the bundle is damaged: it cannot be unpacked") from None
             rest: bytes = self._inflate.unused_data if self._inflate.eof else self._inflate.unconsumed_tail
-            self._raw.update(data[: len(data) - len(rest)])
-            self.size += len(data) - len(rest)
+            used = data[: len(data) - len(rest)]
+            self._raw.update(used)
+            self.size += len(used)
+            if len(self.member) <= _LONGEST_SIGNED_END:
+                self.member += used
             data, full = rest, len(plain) == _STEP and not self._inflate.eof
             if self._inflate.eof:
                 self._inflate = None
@@ -240,6 +247,8 @@ class Inspection:
     def finish(self) -> Manifest:
         """These were all bytes. Raises `InvalidBundleError` unless they are a bundle whose digests are right."""
         self.unpacker.finish()
+        if self.signature is not None and bundle.tail(self.signature) != self.unpacker.member:
+            raise InvalidBundleError("the end of the bundle has been changed")
         return self.described()
 
     def described(self) -> Manifest:

@@ -11,9 +11,10 @@ from urllib.parse import parse_qs
 from tenure_api.messages import Wire
 from tenure_api.tokens import LEEWAY_SECONDS, Caller, Issuer, Verifier
 from tenure_api.tokens import RefusedError as TokenRefusedError
-from tenure_api.wire import TURN_ID, Decisions, TurnRequest
+from tenure_api.wire import TURN_ID, Binding, Decisions, Drain, TurnRequest
 from tenure_sidecar import asgi
 from tenure_sidecar.asgi import Receive, Scope, Send
+from tenure_sidecar.bundle.door import BundleDoor
 from tenure_sidecar.config import parsed
 from tenure_sidecar.errors import JournalError, RefusedError
 from tenure_sidecar.session import Session
@@ -24,6 +25,9 @@ TURN_LIMIT = 48 * 1024 * 1024
 """Most bytes of a turn's request, with the files that come with it in base64."""
 DECISIONS_LIMIT = 256 * 1024
 CONFIG_LIMIT = 1024 * 1024
+_SMALL_LIMIT = 16 * 1024
+_HOOK_SECONDS = 55.0
+"""How long the hook before the agent's end is held: less than the pod's grace period of 60 s, which goes on in it."""
 _CACHED_TOKENS = 256
 _ISSUERS: tuple[Issuer, ...] = ("operator", "gateway")
 _TURN = re.compile(TURN_ID)
@@ -41,8 +45,8 @@ class Gate:
         self._verifier: Verifier | None = None
         self._known: dict[str, tuple[Caller, float]] = {}
 
-    def admit(self, scope: Scope, issuer: Issuer) -> Caller:
-        """The caller, who must be of this issuer. 401 without a good token, 403 with another's."""
+    def admit(self, scope: Scope, *issuers: Issuer) -> Caller:
+        """The caller, who must be of one of these issuers. 401 without a good token, 403 with another's."""
         token = asgi.bearer(scope)
         if not token:
             raise RefusedError(401, "unauthenticated", "a bearer token is needed")
@@ -50,8 +54,8 @@ class Gate:
             caller = self._caller(token)
         except TokenRefusedError as error:
             raise RefusedError(401, "unauthenticated", str(error)) from None
-        if caller.issuer != issuer:
-            raise RefusedError(403, "forbidden", f"this is for the {issuer}, not the {caller.issuer}")
+        if caller.issuer not in issuers:
+            raise RefusedError(403, "forbidden", f"this is for the {issuers[0]}, not the {caller.issuer}")
         return caller
 
     def _caller(self, token: str) -> Caller:
@@ -105,6 +109,7 @@ class Control:
         self._session = session
         self._gate = gate
         self._files = FileDoor(session.files)
+        self._bundles = BundleDoor(session.beginning, session.bundle)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -130,7 +135,7 @@ class Control:
                 await self._turn(method, path.removeprefix("/v1/turns/"), caller, receive, send)
             case method, path if path == "/v1/files" or path.startswith("/v1/files/"):
                 self._gate.admit(scope, "gateway")
-                await self._files.answer(method, path.removeprefix("/v1/files").removeprefix("/"), receive, send)
+                await self._file(method, path.removeprefix("/v1/files").removeprefix("/"), receive, send)
             case "GET", "/v1/report":
                 self._gate.admit(scope, "operator")
                 await self._report(send)
@@ -138,6 +143,27 @@ class Control:
                 self._gate.admit(scope, "operator")
                 await self._session.configure(parsed(await asgi.read_body(receive, CONFIG_LIMIT)))
                 await self._report(send)
+            case "GET", "/v1/bundle":
+                self._gate.admit(scope, *_ISSUERS)
+                with self._session.activity.ongoing():
+                    await self._bundles.send_bundle(scope, receive, send)
+            case "PUT", "/v1/bundle":
+                self._gate.admit(scope, *_ISSUERS)
+                await self._bundles.take_bundle(scope, receive)
+                await self._report(send)
+            case "PUT", "/v1/binding":
+                self._gate.admit(scope, "operator")
+                binding = asgi.parsed(Binding, await asgi.read_body(receive, _SMALL_LIMIT), "invalid_binding")
+                await self._session.bind(binding)
+                await self._report(send)
+            case "POST", "/v1/drain":
+                self._gate.admit(scope, "operator")
+                drain = asgi.parsed(Drain, await asgi.read_body(receive, _SMALL_LIMIT), "invalid_drain")
+                await self._session.drain(drain.idle_seconds)
+                await self._report(send)
+            case "GET", "/drained":
+                await self._session.drained(_HOOK_SECONDS)
+                await _probe(send, None)
             case "GET", "/healthz":
                 await _probe(send, self._session.unhealthy)
             case "GET", "/readyz":
@@ -150,12 +176,21 @@ class Control:
         await self._follow(self._session.turns.submit(request), receive, send)
 
     async def _follow(self, live: Live, receive: Receive, send: Send) -> None:
-        with live.listening():
+        with live.listening(), self._session.activity.ongoing():
             await _begun(live, receive)
             await asgi.begin(send, 200, asgi.NDJSON)
             async for lines in live.events():
                 await asgi.more(send, lines)
             await asgi.end(send)
+
+    async def _file(self, method: str, path: str, receive: Receive, send: Send) -> None:
+        if method in ("PUT", "DELETE"):
+            self._session.admit()
+        if not path:
+            await self._files.answer(method, path, receive, send)
+            return
+        with self._session.activity.ongoing():
+            await self._files.answer(method, path, receive, send)
 
     async def _items(self, scope: Scope, send: Send) -> None:
         query = parse_qs(scope["query_string"].decode("latin-1"))
@@ -183,9 +218,11 @@ class Control:
             case "POST", "approvals":
                 body = await asgi.read_body(receive, DECISIONS_LIMIT)
                 decisions = asgi.parsed(Decisions, body, "invalid_decisions").decisions
-                await _respond(send, await turns.decide(turn, decisions, caller.subject or ""))
+                with self._session.activity.ongoing():
+                    await _respond(send, await turns.decide(turn, decisions, caller.subject or ""))
             case "POST", "cancel":
-                state = await turns.cancel(turn)
+                with self._session.activity.ongoing():
+                    state = await turns.cancel(turn)
                 if state is None:
                     raise _no_turn()
                 await _respond(send, state)

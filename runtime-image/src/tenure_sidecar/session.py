@@ -2,25 +2,34 @@
 
 import asyncio
 import logging
-import os
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from tenure_api.configuration import EffectivePolicy, SessionConfig
-from tenure_api.wire import JournalState, Report, TurnRequest
+from tenure_api.wire import DRAIN_SECONDS, Binding, JournalState, Report, TurnRequest
+from tenure_sidecar.activity import Activity
+from tenure_sidecar.bundle.beginning import Beginning
+from tenure_sidecar.bundle.staging import Staging
+from tenure_sidecar.bundle.writer import About, Writer
 from tenure_sidecar.clock import SteadyClock, moment
 from tenure_sidecar.config import mounted, newer
-from tenure_sidecar.errors import JournalError, KeyMismatchError, RefusedError, UnreadableError
+from tenure_sidecar.errors import (
+    AwaitingBundleError,
+    JournalError,
+    RefusedError,
+    SupersededError,
+    UnreadableError,
+)
 from tenure_sidecar.http_client import Client
 from tenure_sidecar.journal.lease import Lease
 from tenure_sidecar.journal.pen import Pen
-from tenure_sidecar.journal.records import TURN_KINDS, ConfigAccepted, FunctionsSeen
+from tenure_sidecar.journal.records import Bound, ConfigAccepted, FunctionsSeen
 from tenure_sidecar.journal.sealing import Sealer
 from tenure_sidecar.journal.store import Journal
 from tenure_sidecar.metrics import Metrics
 from tenure_sidecar.model_health import HealthOfModel, Prober
+from tenure_sidecar.opened import Opened, read
 from tenure_sidecar.proxy.credentials import Credentials
 from tenure_sidecar.retention import Sweeper
 from tenure_sidecar.settings import AGENT_GROUP, Settings
@@ -28,9 +37,9 @@ from tenure_sidecar.tools.results import shown
 from tenure_sidecar.tools.tool import Toolbox
 from tenure_sidecar.turn.engine import Surroundings, Turns
 from tenure_sidecar.turn.runtime_client import RuntimeClient
-from tenure_sidecar.turn.steps import Steps
 from tenure_sidecar.turn.transcript import Transcript
-from tenure_sidecar.turn.workflow import Open, Pace, Underway
+from tenure_sidecar.turn.workflow import Pace, Underway
+from tenure_sidecar.volume import Gauge, data_key, prepare
 from tenure_sidecar.workspace.ballast import Ballast
 from tenure_sidecar.workspace.door import receive_files
 from tenure_sidecar.workspace.files import Files
@@ -44,19 +53,9 @@ _RETRY_SECONDS = {
 _FIRST_ATTEMPT_SECONDS = 5.0
 _RETRY_WRITE_SECONDS = 1.0
 _BALLAST_SECONDS = 30.0
+_LOOK_SECONDS = 0.05
 
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class _Opened:
-    """What was read from the journal."""
-
-    journal: Journal
-    transcript: Transcript
-    config: SessionConfig | None
-    functions: dict[str, str]
-    unended: Open | None
 
 
 @dataclass
@@ -86,6 +85,13 @@ class Session:
         self._ballast = Ballast(settings.state)
         self._toolbox = toolbox(self)
         self._functions: dict[str, str] = {}
+        self._bound: Binding | None = None
+        self.activity = Activity(clock.elapsed, lambda: self._running is not None and not self._running.turns.resting)
+        """What happens in it."""
+        staging = Staging(settings.state, settings.workspace, AGENT_GROUP)
+        self.beginning = Beginning(settings.source, staging, clock)
+        """What it begins with, if that is the state of another session."""
+        self._gauge = Gauge(settings.data, clock.elapsed)
         self._runtime = RuntimeClient(client, settings.runtime_port, self.pod_token)
         self.health = HealthOfModel(clock, metrics.model_called)
         self._prober = Prober(client, self._credentials, self.health, lambda: self._config)
@@ -107,6 +113,11 @@ class Session:
     def config(self) -> SessionConfig | None:
         """The configuration that holds."""
         return self._config
+
+    @property
+    def name(self) -> str:
+        """`namespace/name`; empty before it is known, in a pod that was started ahead."""
+        return self._bound.session if self._bound is not None else self._settings.session
 
     @property
     def underway(self) -> Underway | None:
@@ -172,6 +183,7 @@ class Session:
         common = {
             "identity": self._settings.identity,
             "generation": self._settings.generation,
+            "volume": await asyncio.to_thread(self._gauge.use),
             "config_digest": config.digest() if config is not None else None,
             "agent_generation": config.agent_generation if config is not None else None,
             "policy": config.policy if config is not None else None,
@@ -179,9 +191,13 @@ class Session:
         }
         if running is None:
             return Report(journal=state, journal_message=str(problem or "the journal is being opened"), **common)
-        last = running.transcript.last_activity
+        last, begun = running.transcript.last_activity, self.beginning.begun
         return Report(
             journal=JournalState.OPEN,
+            origin=begun.origin if begun is not None else None,
+            bound=self._bound.uid if self._bound is not None else None,
+            idle_seconds=self.activity.idle_seconds,
+            draining=self.activity.draining,
             sequence=running.journal.sequence,
             turns=len(running.transcript),
             active_turn=running.turns.active,
@@ -205,6 +221,50 @@ class Session:
         self._prober.wake()
         self._toolbox.wake()
 
+    async def bind(self, binding: Binding) -> None:
+        """Give it to a session, which holds when it is on disk. Raises `RefusedError` if another has it."""
+        if self._bound is None:
+            self.activity.admit()
+            record = await self._open().journal.append("", 0, Bound.kind, Bound(binding=binding).payload())
+            self._bound = Bound.model_validate_json(record.payload).binding  # of two at once, the first one
+            self.activity.happened()
+        if self._bound.uid != binding.uid:
+            raise RefusedError(409, "already_bound", "the sidecar belongs to another session")
+
+    def bundle(self, subject: str, key: bytes | None) -> Writer:
+        """Writes the session as a bundle. Raises `JournalError` while the journal is not open."""
+        begun, config = self.beginning.begun, self._config
+        lineage = [] if begun is None else [*begun.lineage, begun.origin]
+        agent = config.agent if config is not None else ""
+        return Writer(self._open().journal, self.files, About(self.name, agent, subject, lineage), key)
+
+    async def drain(self, idle_seconds: float) -> None:
+        """Take nothing more for a while, and have little to do at the end. Raises `RefusedError` unless it is idle."""
+        running = self._open()
+        suspension = running.turns.suspension()
+        until = suspension.until if suspension is not None else None
+        if until is not None and until.timestamp() < self._clock.now() + DRAIN_SECONDS:
+            raise RefusedError(409, "busy", "a turn that waits for a time is about to go on")
+        self.activity.drain(idle_seconds)
+        try:
+            await running.journal.flush()
+        except JournalError as error:
+            log.warning("the journal could not be flushed: %s", error)
+
+    def admit(self) -> None:
+        """The workspace is about to be changed. Raises `RefusedError` or `JournalError` if it may not be."""
+        if isinstance(self._problem, SupersededError):
+            raise self._problem
+        self.activity.admit()
+
+    async def drained(self, seconds: float) -> None:
+        """Wait until no turn runs or is queued, but no longer than this."""
+        until = self._clock.elapsed() + seconds
+        while self._running is not None and not self._running.turns.resting and not self._closing:
+            if self._clock.elapsed() >= until:
+                break
+            await asyncio.sleep(_LOOK_SECONDS)
+
     # --- its life ------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
@@ -214,18 +274,19 @@ class Session:
         """
         opened = await self._opened()
         self._clock.not_before(opened.journal.last_at / 1e6)
-        pen = Pen(opened.journal, _RETRY_WRITE_SECONDS, self._ballast.give_up)
+        pen = Pen(opened.journal, _RETRY_WRITE_SECONDS, self._ballast.give_up, self.activity.happened)
         turns = Turns(pen, opened.transcript, self._surroundings(), opened.unended)
         sweeper = Sweeper(
             opened.journal, opened.transcript, self._policy, self._clock, self._metrics, self.files.erase_turn
         )
-        self._functions = opened.functions
+        self._functions, self._bound = dict(opened.functions or {}), opened.bound
         self._config = newer(opened.config, self._config)
         self._running = _Running(opened.journal, opened.transcript, turns, sweeper)
         self._problem = None
         self._metrics.journal(JournalState.OPEN)
         log.info("the journal is open at record %d", opened.journal.sequence)
         self._tried.set()
+        self.beginning.go()
         if self._config is not None and self._config != opened.config:
             await self._keep(self._config, opened.journal)
         await _together(
@@ -274,6 +335,7 @@ class Session:
             toolbox=self._toolbox,
             fit=fit,
             receive=receive,
+            admit=self.activity.admit,
             clock=self._clock,
             metrics=self._metrics,
             pace=Pace(),
@@ -293,75 +355,47 @@ class Session:
     def _policy(self) -> EffectivePolicy | None:
         return self._config.policy if self._config is not None else None
 
-    async def _opened(self) -> _Opened:
+    async def _opened(self) -> Opened:
         """The journal, after as many attempts as it takes."""
         while True:
             self._config = self._config or mounted(self._settings.config)
             try:
-                return await asyncio.to_thread(self._attempt)
+                return await self._read(await asyncio.to_thread(self._attempt))
             except JournalError as error:
-                if str(error) != str(self._problem):
-                    log.warning("the journal cannot be opened: %s", error)
-                self._problem = error
-                self._metrics.journal(error.state)
-                self._tried.set()
+                self._tell(error)
                 await asyncio.sleep(_RETRY_SECONDS[error.state])
 
-    def _attempt(self) -> _Opened:
-        """Open and read the journal; blocks. Raises `JournalError`."""
+    def _tell(self, problem: JournalError) -> None:
+        if str(problem) != str(self._problem):
+            log.warning("the journal cannot be used: %s", problem)
+        self._problem = problem
+        self._metrics.journal(problem.state)
+        self._tried.set()
+
+    async def _read(self, journal: Journal) -> Opened:
+        """What an open journal holds, as soon as it holds what the session begins with. Raises `JournalError`."""
+        try:
+            while True:
+                try:
+                    await asyncio.to_thread(self.beginning.settle, journal)
+                    return await asyncio.to_thread(read, journal)
+                except AwaitingBundleError as awaiting:
+                    self._tell(awaiting)
+                    await self.beginning.wait(journal)
+        except BaseException:
+            await asyncio.to_thread(journal.abandon)
+            raise
+
+    def _attempt(self) -> Journal:
+        """Open the journal; blocks. Raises `JournalError`."""
         prepare(self._settings)
         self._prepared = True
-        sealer = Sealer(_data_key(self._settings.key), self._settings.identity)
+        sealer = Sealer(data_key(self._settings.key), self._settings.identity)
         lease = Lease(self._settings.state, self._settings.generation)
-        journal = Journal(self._settings.state, sealer, self._settings.identity, self._clock, lease)
-        try:
-            return _read(journal)
-        except BaseException:
-            journal.abandon()
-            raise
+        return Journal(self._settings.state, sealer, self._settings.identity, self._clock, lease)
 
 
 ToolboxOf = Callable[[Session], Toolbox]
-
-
-def prepare(settings: Settings) -> None:
-    """Make the two directories of the volume if they are missing. Raises `UnreadableError`."""
-    try:
-        settings.state.mkdir(mode=0o700, exist_ok=True)
-        settings.state.chmod(0o700)  # kubelet opens a new volume to the group (fsGroup)
-        if not settings.workspace.exists():
-            settings.workspace.mkdir()
-            if os.getgid() != AGENT_GROUP and os.geteuid() == 0:
-                os.chown(settings.workspace, -1, AGENT_GROUP)
-            settings.workspace.chmod(0o2770)  # what the agent makes there belongs to the common group
-    except OSError as error:
-        raise UnreadableError(f"the volume cannot be used: {error}") from error
-
-
-def _data_key(directory: Path) -> bytes:
-    try:
-        key = (directory / "data-key").read_bytes()
-    except OSError:
-        raise KeyMismatchError("the data key is not mounted; restore the session's key Secret") from None
-    if len(key) != 32:
-        raise KeyMismatchError(f"the data key has {len(key)} bytes instead of 32; restore the session's key Secret")
-    return key
-
-
-def _read(journal: Journal) -> _Opened:
-    transcript = Transcript(journal.records(TURN_KINDS))
-    kept, functions = None, {}
-    for record in journal.records((ConfigAccepted.kind, FunctionsSeen.kind)):
-        if record.kind == ConfigAccepted.kind:
-            kept = ConfigAccepted.model_validate_json(record.payload).config
-        else:
-            functions = dict(FunctionsSeen.model_validate_json(record.payload).functions)
-    unended = None
-    if (turn := transcript.open_turn()) is not None:
-        unended = Open(turn, Steps(turn.turn))
-        for record in journal.records(turn=turn.turn):
-            unended.apply(record)
-    return _Opened(journal, transcript, kept, functions, unended)
 
 
 async def _together(*works: Coroutine[Any, Any, None]) -> None:

@@ -1,14 +1,23 @@
 """Where things are. The defaults are the paths and ports of a session pod; tests set others by environment."""
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from tenure_api.wire import METRICS_PORT, MODEL_PROXY_PORT, RUNTIME_PORT, SIDECAR_PORT
 
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 AGENT_GROUP = 65500
 """The group that sidecar and agent container share."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """The bundle that a session begins with. `digest`: no other than this one may come; None for a fork."""
+
+    digest: str | None = None
 
 
 @dataclass(frozen=True)
@@ -21,6 +30,8 @@ class Settings:
     """`namespace/name`, for logs and messages; empty if the pod was started ahead and is bound to a session later."""
     generation: int = 0
     """Lease generation: of two sidecars with one volume, only the one with the higher one may write."""
+    source: Source | None = None
+    """What the session begins with, if not empty."""
     data: Path = Path("/data")
     """The volume. The sidecar makes `state` and `workspace` in it."""
     key: Path = Path("/var/run/tenure/key")
@@ -69,6 +80,18 @@ def from_environment(env: Mapping[str, str] = os.environ) -> Settings:
         "runtime_port": ("TENURE_RUNTIME_PORT", int),
     }
     values = {field: parse(env[name]) for field, (name, parse) in known.items() if env.get(name)}
+    values["source"] = _source(env.get("TENURE_SOURCE", ""), env.get("TENURE_SOURCE_DIGEST", ""))
     if "identity" not in values:
         raise ValueError("TENURE_IDENTITY is not set; the operator sets it to the UID of the volume's claim")
     return Settings(**values)
+
+
+def _source(kind: str, digest: str) -> Source | None:
+    match kind, digest:
+        case "", "":
+            return None
+        case "Fork", "":
+            return Source()
+        case "Import", _ if _DIGEST.fullmatch(digest):
+            return Source(digest)
+    raise ValueError("TENURE_SOURCE must be Fork, or Import with TENURE_SOURCE_DIGEST as sha256: and 64 hexadecimals")

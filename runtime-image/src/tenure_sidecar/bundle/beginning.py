@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 
 from tenure_api.bundle import InvalidBundleError, Manifest, digest_name
 from tenure_api.unpacking import Inspection
@@ -14,16 +13,10 @@ from tenure_sidecar.clock import Clock
 from tenure_sidecar.errors import AwaitingBundleError, RefusedError
 from tenure_sidecar.journal.records import Begun
 from tenure_sidecar.journal.store import Journal
+from tenure_sidecar.settings import Source
 
 _PART = 1_048_576
 """About so many bytes are looked at in one go in a thread."""
-
-
-@dataclass(frozen=True)
-class Source:
-    """What a session begins with. `digest` is that of the only bundle that may be imported; None for a fork."""
-
-    digest: str | None = None
 
 
 class Beginning:
