@@ -55,12 +55,15 @@ class Needs:
         forks.add(fork)
         return news
 
-    def release(self, fork: Name) -> None:
-        """The fork has what it needs, or is gone."""
+    def release(self, fork: Name) -> list[Name]:
+        """The fork has what it needs, or is gone; returns the sources that are not needed any more."""
+        free = []
         for source in [source for source, forks in self._by_source.items() if fork in forks]:
             self._by_source[source].discard(fork)
             if not self._by_source[source]:
                 del self._by_source[source]
+                free.append(source)
+        return free
 
     def is_needed(self, session: Name) -> bool:
         """Whether the session must run."""

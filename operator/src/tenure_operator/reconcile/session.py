@@ -111,5 +111,5 @@ class SessionReconciler:
         self._world.sightings.forget(session)
         self._reporter.forget(session)
         self._world.growth_refused.pop(session, None)
-        self._world.needs.release(session)
+        self._world.release(session)
         self._rollout.forget(session)

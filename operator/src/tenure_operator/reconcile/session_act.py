@@ -58,7 +58,8 @@ class Actor:
                 case StartPod(generation):
                     seen = await self._start_pod(seen, plan, generation)
                 case Restore(source, fork):
-                    seen = await self._restore(seen, source, fork)
+                    await self._reporter.report(seen, plan)  # first: it may take long
+                    seen = await self._restore(again(self._world, seen), source, fork)
                 case Hibernate(pod, idle_seconds):
                     seen = await self._drain(seen, pod, idle_seconds)
                 case GiveUp(pod):

@@ -91,7 +91,7 @@ class Observer:
         """The session that this one is made from, which is kept awake until it is."""
         fork = forks.fork_of(session)
         if fork is None:
-            self._world.needs.release(name)
+            self._world.release(name)
             return None
         source = self._world.cache.get(SESSIONS, name[0], fork.session)
         if source is None or is_deleting(source):

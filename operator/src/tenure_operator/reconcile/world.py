@@ -15,7 +15,7 @@ from tenure_operator.desired.containers import PodSettings
 from tenure_operator.desired.warm import adopted
 from tenure_operator.errors import ConflictError, ContendedError, ExistsError, NotFoundError, WaitingError
 from tenure_operator.events import Events
-from tenure_operator.kinds import PODS, Key, Kind, Manifest, Meta
+from tenure_operator.kinds import PODS, SESSIONS, Key, Kind, Manifest, Meta
 from tenure_operator.reconcile.children import Child, Standing
 from tenure_operator.reconcile.forks import Needs
 from tenure_operator.reconcile.pool_sets import Pools
@@ -94,6 +94,11 @@ class World:
         """The cache has changed: asks for whatever depends on it."""
         for key, delay in wakes(self.cache, change):
             self.ask(key, delay)
+
+    def release(self, fork: Name) -> None:
+        """A session is not made from another any more: that one may sleep again."""
+        for source in self.needs.release(fork):
+            self.ask(Key(SESSIONS, *source), 0.0)
 
     async def refresh(self, kind: Kind, name: Name) -> Manifest | None:
         """The object as the API server has it now."""
