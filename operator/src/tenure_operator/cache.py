@@ -62,6 +62,7 @@ def stripped(kind: Kind, manifest: Manifest) -> Manifest:
         kept["spec"] = {
             "containers": _images(spec["containers"]),
             "initContainers": _images(spec.get("initContainers", [])),
+            **({"nodeName": spec["nodeName"]} if "nodeName" in spec else {}),
         }
     return {"metadata": meta, **kept}
 

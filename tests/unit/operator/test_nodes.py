@@ -28,7 +28,7 @@ def a_pod(*, deleted: float | None = None, node: str | None = "n1", **status: An
         meta |= {"deletionTimestamp": at(deleted + GRACE).isoformat(), "deletionGracePeriodSeconds": GRACE}
     return {
         "metadata": meta,
-        "spec": {"terminationGracePeriodSeconds": GRACE, **({"nodeName": node} if node else {})},
+        "spec": {"nodeName": node} if node else {},
         "status": {"phase": "Running", "conditions": [scheduled], **status},
     }
 

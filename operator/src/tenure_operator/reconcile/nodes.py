@@ -21,7 +21,7 @@ ENDING_SECONDS = 10.0
 AGAIN_SECONDS = 10.0
 """How often nodes are asked about while something is wrong with one: they are not watched."""
 USUAL_GRACE_SECONDS = 30
-"""Kubernetes' own, for a pod that says none."""
+"""Kubernetes' own."""
 _NODE_KEYS = ("hostname", "node", "nodename")
 """The last part of the label keys by which provisioners name single nodes."""
 
@@ -144,9 +144,8 @@ def _is_cordoned(node: Manifest | None) -> bool:
 
 
 def _grace(pod: Manifest) -> int:
-    meta, spec = pod["metadata"], pod["spec"]
-    given = meta.get("deletionGracePeriodSeconds", spec.get("terminationGracePeriodSeconds", USUAL_GRACE_SECONDS))
-    return int(given)
+    """That of a deletion that was asked for."""
+    return int(pod["metadata"].get("deletionGracePeriodSeconds", USUAL_GRACE_SECONDS))
 
 
 def _deleted_at(pod: Manifest) -> datetime:
