@@ -64,13 +64,21 @@ class FakeSidecars:
         self.reports: dict[str, Report] = {}
         self.calls: list[str] = []
         self.silent = False
+        self.mute: set[str] = set()
+        """Identities of those that do not answer."""
         self.deaf = False
         """They take no configuration."""
+
+    async def later(self, request: httpx.Request) -> httpx.Response:
+        """The answer, when it has come."""
+        return self.answer(request)
 
     def answer(self, request: httpx.Request) -> httpx.Response:
         if self.silent:
             raise httpx.ConnectError("no route")
         uid = request.url.host.removeprefix("ip-")
+        if uid in self.mute:
+            raise httpx.ConnectError("no route")
         report = self.reports.setdefault(
             uid, Report.model_validate({"identity": uid, "journal": "Open", "idleSeconds": 0.0})
         )
@@ -132,7 +140,7 @@ class Bench:
             sightings=Sightings(lambda: self.clock),
             pools=Pools(lambda: self.clock),
         )
-        client = httpx.AsyncClient(transport=httpx.MockTransport(self.sidecars.answer))
+        client = httpx.AsyncClient(transport=httpx.MockTransport(self.sidecars.later))
         fleet = Sidecars(client, Signer("operator", SIGNING_KEY))
         self.rollout = Rollout(self.world)
         self.outcomes: Counter[str] = Counter()

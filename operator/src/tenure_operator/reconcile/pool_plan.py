@@ -1,7 +1,7 @@
 """What to do for the warm pool of an agent: pure. `ObservedPool` in, `PoolPlan` out."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 
@@ -147,6 +147,7 @@ def decide(seen: ObservedPool, now: datetime) -> PoolPlan:
     kept.sort(key=lambda each: (State.READY, State.STARTING, State.FAILING).index(each.state))
     spare = {each.set.name for each in kept[seen.size :]}
     judged = [_discard(each.set, "the pool is smaller now") if each.set.name in spare else each for each in judged]
+    judged = _one_failure(judged)
     steps = [each.step for each in judged if each.step is not None]
     pauses = [each.again for each in judged if each.again is not None]
     busy = sum(1 for each in judged if each.state in (State.STARTING, State.FAILING))
@@ -162,6 +163,13 @@ def decide(seen: ObservedPool, now: datetime) -> PoolPlan:
         problem=next((each.problem for each in judged if each.problem is not None), None),
         again=min(pauses, default=None),
     )
+
+
+def _one_failure(judged: list[_Judged]) -> list[_Judged]:
+    """Replaces one set that has failed at a time: more would most likely fail the same way."""
+    failed = [each for each in judged if isinstance(each.step, Discard) and each.step.failed]
+    later = {each.set.name for each in failed[1:]}
+    return [replace(each, state=State.FAILING, step=None) if each.set.name in later else each for each in judged]
 
 
 def _judge(seen: ObservedPool, each: WarmSet, now: datetime) -> _Judged:
@@ -191,8 +199,10 @@ def _bound(seen: ObservedPool, each: WarmSet, uid: str) -> _Judged:
 
 
 def _alive(seen: ObservedPool, each: WarmSet, pod: Manifest, claim: Manifest, now: datetime) -> _Judged:
+    age = (now - datetime.fromisoformat(pod["metadata"]["creationTimestamp"])).total_seconds()
     if pods.has_ended(pod):
-        return _failed(seen, each, f"its pod has ended: {pods.why_ended(pod)}")
+        why = f"its pod has ended: {pods.why_ended(pod)}"
+        return _failed(seen, each, why) if age < FAILING_SECONDS else _discard(each, why)
     current = each.report is not None and each.report.config_digest == seen.digest
     visit = Visit(pod["metadata"]["name"]) if pods.sidecar_answers(pod) and not current else None
     judged = pods.judge(pod, claim, each.report, now)
@@ -204,7 +214,6 @@ def _alive(seen: ObservedPool, each: WarmSet, pod: Manifest, claim: Manifest, no
     if judged.verdict.progress is not Progress.STALLED:
         problem = judged.verdict if judged.verdict.reason in WORTH_TELLING else None
         return _Judged(each, State.STARTING, visit, problem, judged.again)
-    age = (now - datetime.fromisoformat(pod["metadata"]["creationTimestamp"])).total_seconds()
     if age >= FAILING_SECONDS:
         return _failed(seen, each, judged.verdict.message, judged.verdict)
     return _Judged(each, State.FAILING, visit, judged.verdict, FAILING_SECONDS - age)

@@ -260,7 +260,12 @@ def _continue(seen: Observed, agent: ObservedAgent, around: Surroundings, now: d
         steps += [*step(seen.claim, claim(seen.set, agent.spec.session.storage)), CreateKey()]
     else:
         steps += _claim(seen, agent, seen.claim.live)
-    plan = _keep_pod(seen, seen.pod.live, agent, around, now) if seen.pod.live is not None else _make_pod(seen)
+    if seen.pod.live is None:
+        plan = _make_pod(seen)
+    else:
+        # First: the end of a pod from a warm pool must be told to the session, whatever it comes of.
+        steps += step(seen.pod, pod_labels(seen.set))
+        plan = _keep_pod(seen, seen.pod.live, agent, around, now)
     return replace(plan, steps=[*steps, *plan.steps])
 
 
@@ -301,12 +306,11 @@ def _keep_pod(seen: Observed, live: Manifest, agent: ObservedAgent, around: Surr
     judged = pods.judge(live, seen.claim.live, seen.report, now)
     if outdated:
         return _update(seen, live, agent, judged)
-    fixed = step(seen.pod, pod_labels(seen.set))
     if judged.verdict.reason is Reason.RESTORING:
-        return Plan([*fixed, *_restore(seen)], judged.verdict, RESTORE_SECONDS)
+        return Plan([*_restore(seen)], judged.verdict, RESTORE_SECONDS)
     if judged.verdict.is_ready:
-        return _use(seen, live, agent, fixed, now)
-    return Plan([*fixed], judged.verdict, judged.again)
+        return _use(seen, live, agent, now)
+    return Plan([], judged.verdict, judged.again)
 
 
 def _restore(seen: Observed) -> list[Restore]:
@@ -317,25 +321,25 @@ def _restore(seen: Observed) -> list[Restore]:
     return [Restore(seen.source.address, fork)]
 
 
-def _use(seen: Observed, live: Manifest, agent: ObservedAgent, steps: list[Create | Repair], now: datetime) -> Plan:
+def _use(seen: Observed, live: Manifest, agent: ObservedAgent, now: datetime) -> Plan:
     """A pod that is ready: runs on, sleeps when it has been idle for long enough, and is replaced when it is old."""
     template = agent.spec.session
     patience = sleep.patience(seen.session, seen.sleep, template.idle_timeout_seconds)
     if seen.idle is not None and not seen.sleep.needed:
         left = patience - seen.idle
         if left <= 0:
-            return Plan([*steps, Hibernate(live, patience)], sleep.asleep(seen.session), 0.0, asleep=True)
+            return Plan([Hibernate(live, patience)], sleep.asleep(seen.session), 0.0, asleep=True)
     else:
         left = None
     if template.max_lifetime_seconds is not None:
         age = (now - datetime.fromisoformat(live["metadata"]["creationTimestamp"])).total_seconds()
         if age >= template.max_lifetime_seconds:
             if seen.idle is None:
-                return Plan([*steps], _outdated("its turn has not ended"), TURN_SECONDS)
+                return Plan([], _outdated("its turn has not ended"), TURN_SECONDS)
             said = "The pod has reached session.maxLifetimeSeconds and is replaced between two turns."
             return Plan([EndPod(live, between_turns=True)], waiting(Reason.UPDATING, said))
         left = min(left, template.max_lifetime_seconds - age) if left else template.max_lifetime_seconds - age
-    return Plan([*steps], pods.READY, left)
+    return Plan([], pods.READY, left)
 
 
 def _update(seen: Observed, live: Manifest, agent: ObservedAgent, judged: pods.Judgement) -> Plan:
