@@ -239,7 +239,9 @@ class Sidecars:
         token = self._tokens.token(target.identity, target.subject)
         headers = {"authorization": f"Bearer {token}", "content-type": "application/json"}
         url = URL(target.url(path), encoded=True)
-        return self._http.request(method, url, data=body, headers=headers, timeout=timeout)
+        # What comes bit by bit can be sent but once: not before the sidecar says that it takes it.
+        streamed = body is not None and not isinstance(body, bytes)
+        return self._http.request(method, url, data=body, headers=headers, timeout=timeout, expect100=streamed)
 
 
 def refusal(status: int, data: bytes) -> Exception:

@@ -55,7 +55,7 @@ class Wakes:
                 if session.asleep and began is None:
                     began = clock()
                 if patience.left == 0:
-                    raise NotReady("it has not woken in time" if session.asleep else session.waiting)
+                    raise NotReady(_waits_for(session))
                 if session.asleep and session.woken != session.generation:
                     await self._wake(session, caller, patience)
                 else:
@@ -71,13 +71,8 @@ class Wakes:
         try:
             async with asyncio.timeout_at(patience.deadline):
                 await self._writing.do((session.uid, session.generation), lambda: self._write(session))
-        except Outdated:
+        except (Outdated, ClusterUnavailable, TimeoutError):
             await self._directory.sessions.changed(session.key, patience.pause())
-        except (ClusterUnavailable, TimeoutError):
-            pause = patience.pause()
-            if pause == 0:
-                raise NotReady("it sleeps, and the cluster's API server does not answer who wants to wake it") from None
-            await self._directory.sessions.changed(session.key, pause)
 
     async def _write(self, session: SessionView) -> None:
         """Writes the annotation. Raises `Outdated` when the session is not as it was, and is known anew."""
@@ -101,3 +96,12 @@ class Wakes:
         finally:
             self._metrics.wakes.labels(outcome).inc()
         self._directory.sessions.offer(woken)
+
+
+def _waits_for(session: SessionView) -> str:
+    """What a session that is not Ready waits for."""
+    if not session.asleep:
+        return session.waiting
+    if session.woken == session.generation:
+        return "it sleeps, and has not woken in time"
+    return "it sleeps, and the cluster's API server did not take it that it is to be woken"

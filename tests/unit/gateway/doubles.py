@@ -74,6 +74,8 @@ class StandInCluster:
         self.on_wake: Callable[[Key], object] = lambda _: None
         """The same, when a session is to be woken."""
         self.objects: dict[str, dict[Key, Object]] = {AGENTS: {}, SESSIONS: {}}
+        self.lag: Callable[[], float] = lambda: 0.0
+        """By how many seconds watches are behind."""
         self._version = 100
         self._sinks: dict[str, list[asyncio.Queue[tuple[str, Object]]]] = {AGENTS: [], SESSIONS: []}
 
@@ -158,6 +160,8 @@ class StandInCluster:
         sink.replace(list(self.objects[resource].values()), self._version)
         while True:
             what, obj = await queue.get()
+            if lag := self.lag():
+                await asyncio.sleep(lag)
             getattr(sink, what)(obj)
 
     async def get_session(self, key: Key) -> Object | None:

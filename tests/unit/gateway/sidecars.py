@@ -86,6 +86,17 @@ class Pod:
     requests: list[TurnRequest] = field(default_factory=list)
     listed: int = 1000
     """Most files of a listing."""
+    draining: bool = False
+    """Whether it refuses all that would change something, because its session is about to fall asleep."""
+    ongoing: int = 0
+    """Requests on the way that such a session is not put to sleep for."""
+
+    def idle(self) -> bool:
+        """Whether nothing goes on."""
+        courses = self.volume.turns.values()
+        return self.ongoing == 0 and all(
+            course.ended is not None or course.status is TurnStatus.AWAITING_APPROVAL for course in courses
+        )
 
 
 class StandInSidecars:
@@ -113,7 +124,10 @@ class StandInSidecars:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = {name.decode(): value.decode() for name, value in scope["headers"]}
-        pod = self.pods[headers["x-pod"]]
+        pod = self.pods.get(headers["x-pod"])
+        if pod is None:  # it ended while the connection was made
+            _reset(scope)
+            return
         try:
             verifier = Verifier(pod.identity, {"gateway": public_key(SIGNING_KEY)})
             caller = verifier.caller(headers["authorization"].removeprefix("Bearer "), datetime.now(UTC).timestamp())
@@ -122,13 +136,20 @@ class StandInSidecars:
             return
         pod.subjects.append(caller.subject)
         self.calls.append(f"{scope['method']} {scope['path']}")
-        body, more = b"", True
-        while more:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                return
-            body, more = body + message.get("body", b""), message.get("more_body", False)
-        await _answer(pod, scope, body, send, caller.subject)
+        if pod.draining and scope["method"] != "GET":
+            await _refuse(send, 503, "draining")
+            return
+        pod.ongoing += 1
+        try:
+            body, more = b"", True
+            while more:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    return
+                body, more = body + message.get("body", b""), message.get("more_body", False)
+            await _answer(pod, scope, body, send, caller.subject)
+        finally:
+            pod.ongoing -= 1
 
 
 async def _answer(pod: Pod, scope: Scope, body: bytes, send: Send, subject: str | None) -> None:

@@ -84,9 +84,9 @@ class World:
         """Gives a session a pod and makes it Ready, as the operator would."""
         self.revive(Key(session["metadata"]["namespace"], session["metadata"]["name"]))
 
-    def revive(self, key: Key) -> Pod:
+    def revive(self, key: Key, address: str | None = None) -> Pod:
         """Gives a session a new pod, with the volume that it had."""
-        address = f"10.0.0.{next(self._numbers)}"
+        address = address or f"10.0.0.{next(self._numbers)}"
         pod = Pod(f"claim-of-{key.name}", self.volumes.setdefault(key, Volume()), lambda heard: self.speech(heard))
         self.sidecars.pods[address] = pod
         self.cluster.ready(key, address)
