@@ -286,13 +286,13 @@ class Inspection:
         if self._member.name != bundle.RECORDS:
             self._held += piece
             return
-        *lines, rest = piece.split(b"\n")
-        for line in lines:
-            yield Line(bytes(self._held) + line)
-            self._held.clear()
-        self._held += rest
-        if len(self._held) > bundle.LONGEST_LINE:
-            raise InvalidBundleError(f"the bundle has a record of more than {bundle.LONGEST_LINE} bytes")
+        for part in piece.splitlines(keepends=True):
+            self._held += part
+            if len(self._held) > bundle.LONGEST_LINE:
+                raise InvalidBundleError(f"the bundle has a record of more than {bundle.LONGEST_LINE} bytes")
+            if part.endswith(b"\n"):
+                yield Line(bytes(self._held[:-1]))
+                self._held.clear()
 
     def _end(self) -> Iterator[Part]:
         """The member is complete."""
