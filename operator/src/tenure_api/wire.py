@@ -170,6 +170,8 @@ class Report(Wire):
     """How long nothing has happened; None while a turn runs or is queued, or somebody listens or sends files. A turn
     that waits for an approval or for a time is nothing that happens."""
     draining: bool = False
+    ready: bool = False
+    """It takes turns, and the agent container listens: known here up to a second before the kubelet says so."""
     volume: VolumeUse | None = None
     origin: Origin | None = None
     journal: JournalState

@@ -271,3 +271,32 @@ async def test_no_two_pods_are_ever_given_the_same_lease(bench: Bench) -> None:
             bench = await Bench(bench.api, bench.sidecars, at=bench.clock).start()
         await bench.advance(1)
     assert len(seen) == 5
+
+
+async def test_the_containers_of_a_session_that_wakes_start_side_by_side(bench: Bench) -> None:
+    def probe() -> object:
+        pod = bench.api.objects[PODS, NAMESPACE, POD]
+        return pod["spec"]["initContainers"][0].get("startupProbe")
+
+    await bench.running()
+    assert probe() is not None
+    await asleep(bench)
+    wake(bench, 1)
+    await bench.advance(0.1)
+    assert probe() is None
+
+
+async def test_a_request_need_not_wait_for_the_kubelets_probes(bench: Bench) -> None:
+    await bench.running()
+    await asleep(bench)
+    wake(bench, 1)
+    await bench.advance(0.1)
+    running = [{"name": name, "started": True, "state": {"running": {}}} for name in ("sidecar", "agent")]
+    bench.sidecars.say(bench.identity(), ready=False)
+    bench.kubelet(ready=False, initContainerStatuses=running[:1], containerStatuses=running[1:])
+    await bench.advance(0.3)
+    assert bench.condition(SESSIONS, "chat") == ("False", "PodStarting")
+    bench.sidecars.say(bench.identity(), ready=True)
+    await bench.advance(0.1)
+    assert bench.condition(SESSIONS, "chat") == ("True", "Ready")
+    assert "podIP" in bench.status(SESSIONS, "chat")

@@ -48,6 +48,8 @@ class Run:
     """Of the lease."""
     source: Source | None = None
     """Where the first state comes from."""
+    prepared: bool = False
+    """A sidecar has worked on this volume before."""
 
 
 _ANY_SET = SetOf("", "", (AGENTS, Meta("", "", "")))
@@ -56,6 +58,9 @@ _ANY_RUN = Run("", 0)
 
 def _get(path: str, **timing: int) -> Manifest:
     return {"httpGet": {"path": path, "port": SIDECAR_PORT}, **timing}
+
+
+STARTED = _get("/healthz", periodSeconds=1, failureThreshold=60, timeoutSeconds=5)
 
 
 def _source(source: Source | None) -> list[Manifest]:
@@ -87,7 +92,9 @@ def _sidecar(of: SetOf, run: Run, settings: PodSettings, mounts: list[Manifest])
         ],
         "resources": amounts(settings.sidecar),
         "securityContext": security(SIDECAR_USER) | {"readOnlyRootFilesystem": True},
-        "startupProbe": _get("/healthz", periodSeconds=1, failureThreshold=60, timeoutSeconds=5),
+        # On a new volume the agent's directory must be there before the kubelet mounts it. Later the containers start
+        # side by side: a request may be waiting for them.
+        **({} if run.prepared else {"startupProbe": STARTED}),
         "readinessProbe": _get("/readyz", periodSeconds=1, failureThreshold=2, timeoutSeconds=2),
         "livenessProbe": _get("/healthz", periodSeconds=10, failureThreshold=6, timeoutSeconds=5),
         "volumeMounts": mounts,

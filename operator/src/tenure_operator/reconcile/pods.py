@@ -54,6 +54,22 @@ def is_ready(pod: Manifest) -> bool:
     )
 
 
+def takes_turns(pod: Manifest, report: Report | None) -> bool:
+    """Whether a pod that starts can be sent traffic by the word of its sidecar.
+
+    The kubelet probes once a second, and looks at what its probes say once a second: a request that woke the session
+    need not wait for that.
+    """
+    statuses = [status for which in _CONTAINERS for status in _statuses(pod, which)]
+    return (
+        report is not None
+        and report.ready
+        and "deletionTimestamp" not in pod["metadata"]
+        and all("running" in s.get("state", {}) or s.get("ready") for s in statuses)
+        and not any(s.get("restartCount") for s in statuses)
+    )
+
+
 def _only_code_is_out_of_memory(pod: Manifest) -> bool:
     """Whether all that keeps the pod from being ready is that its code took too much memory.
 
@@ -87,7 +103,7 @@ def why_ended(pod: Manifest) -> str:
 
 def judge(pod: Manifest, claim: Manifest | None, report: Report | None, now: datetime) -> Judgement:
     """What a pod says about its session."""
-    if is_ready(pod):
+    if is_ready(pod) or takes_turns(pod, report):
         return Judgement(READY)
     if report is not None and (verdict := _journal(pod, report)):
         return Judgement(verdict)

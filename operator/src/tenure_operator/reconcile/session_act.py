@@ -101,7 +101,9 @@ class Actor:
         if seen.agent is None:
             raise ValueError("a pod is made of its agent's spec")
         await self._reporter.report(seen, plan, generation)
-        run = Run(self._live_claim(seen).uid, generation, seen.session.spec.source)
+        claim, status = self._live_claim(seen).uid, seen.session.status
+        prepared = status.identity == claim and status.journal is not None
+        run = Run(claim, generation, seen.session.spec.source, prepared)
         self._world.pools.note_start()
         await self._world.create(PODS, pod(seen.set, run, seen.agent.spec, self._fixed.pods))
         return again(self._world, seen)

@@ -16,6 +16,9 @@ from tenure_operator.sightings import SILENT_AFTER
 
 STARTING_SECONDS = 2.0
 """Between two visits while the pod is not ready: its sidecar may say why."""
+SOON_SECONDS = 0.05
+SOON_VISITS = 100
+"""A pod that starts is visited this often, so many times: a request may wait for it."""
 SPREAD = 0.2
 """By how much, at most, the time between two visits is longer or shorter, so that they do not come all at once."""
 
@@ -30,6 +33,7 @@ class Visitor:
         self._sidecars = sidecars
         self._every = every
         self._random = random_
+        self._soon: dict[str, int] = {}
 
     async def visit(self, at: Key) -> float | None:
         """Visits the sidecar of a session; returns the seconds until the next visit, None if there is none to visit.
@@ -49,6 +53,8 @@ class Visitor:
         try:
             report = await self._talk(manifest, pod)
         except UnavailableError as error:
+            if (soon := self._starting(pod)) is not None:
+                return soon
             missed = self._world.sightings.missed(session, pod_uid, str(error))
             if missed.failures == SILENT_AFTER:
                 self._world.ask(at, 0.0)
@@ -56,8 +62,18 @@ class Visitor:
         if self._world.sightings.saw(session, pod_uid, report):
             self._world.ask(at, 0.0)
         if not pods.is_ready(pod):
-            return STARTING_SECONDS
+            soon = None if report.ready else self._starting(pod)
+            return soon if soon is not None else STARTING_SECONDS
+        self._soon.pop(pod_uid, None)
         return self._pause(manifest) * (1 + SPREAD * (2 * self._random() - 1))
+
+    def _starting(self, pod: Manifest) -> float | None:
+        """Seconds until the next visit to a pod that is new and not ready yet; None if it has been given up on."""
+        uid = pod["metadata"]["uid"]
+        if pods.is_ready(pod) or self._soon.get(uid, 0) >= SOON_VISITS:
+            return None
+        self._soon[uid] = self._soon.get(uid, 0) + 1
+        return SOON_SECONDS
 
     def _pause(self, session: Manifest) -> float:
         """Seconds between two visits; less for a session that is to sleep soon after its last turn."""
