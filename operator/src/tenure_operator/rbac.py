@@ -54,13 +54,12 @@ OPERATOR = Grants(
         Rule((GROUP,), ("agents", "memorypolicies"), ("get", "list", "watch")),
         Rule((GROUP,), ("agentsessions",), ("get", "list", "watch", "delete")),
         Rule((GROUP,), ("agents/status", "agentsessions/status", "memorypolicies/status"), ("patch",)),
-        # What is made of it. Only pods are ever deleted: all else goes by Kubernetes' own garbage collection.
+        # What is made of it. It goes by Kubernetes' own garbage collection, save for pods, and for the claims of warm
+        # pools that are of no use any more: those have their agent as owner. That no claim of a session is deleted, an
+        # admission policy of the chart sees to.
         Rule(("",), ("pods",), ("get", "list", "watch", "create", "patch", "delete")),
-        Rule(
-            ("",),
-            ("persistentvolumeclaims", "serviceaccounts", "configmaps"),
-            ("get", "list", "watch", "create", "patch"),
-        ),
+        Rule(("",), ("persistentvolumeclaims",), ("get", "list", "watch", "create", "patch", "delete")),
+        Rule(("",), ("serviceaccounts", "configmaps"), ("get", "list", "watch", "create", "patch")),
         Rule(("networking.k8s.io",), ("networkpolicies",), ("get", "list", "watch", "create", "patch")),
         # Data keys are made, and their existence asked by a dry-run create; never read, changed or deleted.
         Rule(("",), ("secrets",), ("create",)),

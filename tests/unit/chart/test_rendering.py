@@ -13,7 +13,7 @@ from harness.chart import CHART, NAMESPACE, Manifest, all_on, helm, of_kind, ren
 from tenure_api.agent import Agent, AgentSpec
 from tenure_api.crdgen import KINDS, definition
 from tenure_api.fields import Resources
-from tenure_api.names import COMPONENT_LABEL, KEY_LABEL, SESSION_LABEL
+from tenure_api.names import COMPONENT_LABEL, KEY_LABEL, SESSION_LABEL, WARM_LABEL
 from tenure_gateway.metrics import Metrics as GatewayMetrics
 from tenure_gateway.settings import Settings as GatewaySettings
 from tenure_gateway.settings import from_environment as gateway_settings
@@ -213,8 +213,8 @@ def test_the_definitions_are_left_out_if_others_apply_them() -> None:
 
 
 def test_deleting_a_data_key_is_refused_to_all_but_kubernetes_own_controllers() -> None:
-    (policy,) = of_kind(render(), "ValidatingAdmissionPolicy").values()
-    (binding,) = of_kind(render(), "ValidatingAdmissionPolicyBinding").values()
+    policy = of_kind(render(), "ValidatingAdmissionPolicy")["tenure-data-keys"]
+    binding = of_kind(render(), "ValidatingAdmissionPolicyBinding")["tenure-data-keys"]
     assert binding["spec"] == {"policyName": policy["metadata"]["name"], "validationActions": ["Deny"]}
     spec = policy["spec"]
     assert spec["failurePolicy"] == "Fail"
@@ -229,6 +229,20 @@ def test_deleting_a_data_key_is_refused_to_all_but_kubernetes_own_controllers() 
     assert "system:serviceaccount:kube-system:namespace-controller" in validation["expression"]
     assert SESSION_LABEL in validation["messageExpression"]
     assert "delete the AgentSession instead" in validation["message"]
+
+
+def test_the_operator_can_delete_no_volume_but_those_of_warm_pools() -> None:
+    spec = of_kind(render(), "ValidatingAdmissionPolicy")["tenure-volumes"]["spec"]
+    (rule,) = spec["matchConstraints"]["resourceRules"]
+    assert (rule["operations"], rule["resources"]) == (["DELETE"], ["persistentvolumeclaims"])
+    (condition,) = spec["matchConditions"]
+    (binding,) = (b for b in of_kind(render(), "ClusterRoleBinding").values() if "operator" in b["metadata"]["name"])
+    account = binding["subjects"][0]
+    who = f"system:serviceaccount:{account['namespace']}:{account['name']}"
+    assert condition["expression"] == f"request.userInfo.username == '{who}'"
+    assert spec["validations"][0]["expression"] == f"'{WARM_LABEL}' in oldObject.metadata.?labels.orValue({{}})"
+    bound = of_kind(render(), "ValidatingAdmissionPolicyBinding")["tenure-volumes"]["spec"]
+    assert bound == {"policyName": "tenure-volumes", "validationActions": ["Deny"]}
 
 
 def test_nothing_of_prometheus_operator_is_made_unasked() -> None:

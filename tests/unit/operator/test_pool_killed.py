@@ -142,7 +142,11 @@ class SlowApi(FakeApi):
 
     def watched_by(self, bench: Bench) -> None:
         self.news.append((bench, deque()))
-        self.told = lambda *event: [events.append(event) for _, events in self.news] and None
+        self.told = self._keep
+
+    def _keep(self, kind: Kind, type_: str | None, manifest: Manifest) -> None:
+        for _, events in self.news:
+            events.append((kind, type_, manifest))
 
     def tell(self, most: int) -> None:
         for bench, events in self.news:
