@@ -292,7 +292,7 @@ async def test_a_request_need_not_wait_for_the_kubelets_probes(bench: Bench) -> 
     wake(bench, 1)
     await bench.advance(0.1)
     running = [{"name": name, "started": True, "state": {"running": {}}} for name in ("sidecar", "agent")]
-    bench.sidecars.say(bench.identity(), ready=False)
+    bench.sidecars.say(bench.identity(), ready=False, idle_seconds=0.0)
     bench.kubelet(ready=False, initContainerStatuses=running[:1], containerStatuses=running[1:])
     await bench.advance(0.3)
     assert bench.condition(SESSIONS, "chat") == ("False", "PodStarting")
