@@ -33,6 +33,10 @@ class SteadyClock:
         """Seconds since the epoch."""
         return self._offset + self._elapsed()
 
+    def elapsed(self) -> float:
+        """Seconds since some moment, by a clock that never jumps."""
+        return self._elapsed()
+
     def not_before(self, moment: float) -> None:
         """Move the clock forward to `moment` if it is behind.
 

@@ -77,10 +77,12 @@ def _listen(host: str, port: int) -> socket.socket:
     return socket.create_server((host, port), backlog=512)
 
 
-def build(settings: Settings, client: Client, toolbox: ToolboxOf) -> tuple[Session, Doors, list[socket.socket]]:
+def build(
+    settings: Settings, client: Client, toolbox: ToolboxOf, clock: SteadyClock | None = None
+) -> tuple[Session, Doors, list[socket.socket]]:
     """The parts of the process, and the sockets that it listens on."""
     metrics = Metrics()
-    session = Session(settings, SteadyClock(), metrics, client, toolbox)
+    session = Session(settings, clock or SteadyClock(), metrics, client, toolbox)
     control = Control(session, Gate(settings.identity, settings.config, time.time))
     upstream = Upstream(client, session.credentials, session.health)
     proxy = ModelProxy(session.pod_token, lambda: session.config, lambda _: session.underway, upstream, metrics)
@@ -135,6 +137,7 @@ async def serve(settings: Settings) -> int:
     """Run until a signal, or until the journal breaks; the exit status."""
     client = Client()
     session, doors, sockets = build(settings, client, tools_of(settings, client))
+    logs.configure(lambda: session.name)
     gc.freeze()  # what lives as long as the process need not be looked at by every collection
     server = server_of(doors)
     stopping = asyncio.Event()

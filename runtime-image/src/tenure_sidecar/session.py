@@ -279,7 +279,7 @@ class Session:
         sweeper = Sweeper(
             opened.journal, opened.transcript, self._policy, self._clock, self._metrics, self.files.erase_turn
         )
-        self._functions, self._bound = dict(opened.functions or {}), opened.bound
+        self._functions, self._bound = opened.functions, opened.bound
         self._config = newer(opened.config, self._config)
         self._running = _Running(opened.journal, opened.transcript, turns, sweeper)
         self._problem = None

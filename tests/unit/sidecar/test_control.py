@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tenure_api.tokens import LEEWAY_SECONDS, LIFETIME_SECONDS, Signer, new_private_key, public_key
-from tenure_sidecar import control
+from tenure_sidecar import session_door
 from tenure_sidecar.config import CONFIG_FILE
 from tenure_sidecar.control import Gate
 from tenure_sidecar.errors import RefusedError
@@ -20,6 +20,8 @@ CALLS = [
     ("GET", "/v1/items", "gateway"),
     ("GET", "/v1/report", "operator"),
     ("PUT", "/v1/config", "operator"),
+    ("PUT", "/v1/binding", "operator"),
+    ("POST", "/v1/drain", "operator"),
 ]
 
 
@@ -38,9 +40,9 @@ async def test_each_call_is_for_its_caller_only(world: World, method: str, path:
     assert await status(world.token(issuer)) not in (401, 403)
 
 
-async def test_probes_need_no_token(world: World) -> None:
-    assert (await world.http.get("/healthz")).status_code == 200
-    assert (await world.http.get("/readyz")).status_code == 200
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/drained"])
+async def test_what_kubelet_asks_needs_no_token(world: World, path: str) -> None:
+    assert (await world.http.get(path)).status_code == 200
 
 
 @pytest.mark.parametrize("path", ["/", "/v1/nothing", "/v1/turns", "/metrics"])
@@ -103,7 +105,7 @@ async def test_a_turn_that_is_not_valid_is_refused_by_name(world: World, body: b
 
 
 async def test_a_turn_that_is_too_long_is_refused(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(control, "TURN_LIMIT", 100)
+    monkeypatch.setattr(session_door, "TURN_LIMIT", 100)
     assert await world.refused(a_turn("x" * 100)) == (413, "request_too_large")
 
 

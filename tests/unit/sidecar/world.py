@@ -15,10 +15,11 @@ from tenure_api.tokens import Signer, new_private_key, public_key
 from tenure_api.wire import TurnRequest
 from tenure_sidecar import asgi
 from tenure_sidecar.asgi import Receive, Scope, Send
+from tenure_sidecar.clock import SteadyClock
 from tenure_sidecar.config import CONFIG_FILE
 from tenure_sidecar.http_client import Client
 from tenure_sidecar.main import build
-from tenure_sidecar.settings import Settings
+from tenure_sidecar.settings import Settings, Source
 from unit.sidecar.support import KEY, SESSION, a_config, a_route, a_turn, hosting, serving, until
 from unit.sidecar.toolbox import FakeTools
 
@@ -182,10 +183,16 @@ class World:
         self.model = Scripted(says("Hello there friend"))
         self.agent: Agent | Scripted = Agent()
         self.tools = FakeTools()
+        self.source: Source | None = None
+        """What the session begins with, from the next start on."""
         self.config: SessionConfig
         self.settings: Settings
         self.model_port = self.agent_port = self.proxy_port = self.metrics_port = 0
         self.http = httpx.AsyncClient(verify=False, trust_env=False)
+        self.skipped = 0.0
+        """Seconds by which the sidecar's clock has moved beyond the time that has passed."""
+        self.generation = 0
+        self.name = "shop/one"
         self._sidecar: AsyncExitStack | None = None
 
     @property
@@ -203,7 +210,8 @@ class World:
         self._sidecar = AsyncExitStack()
         self.settings = Settings(
             identity=identity,
-            session="shop/one",
+            session=self.name,
+            generation=self.generation,
             data=self.directory / "data",
             key=self.directory / "key",
             config=self.directory / "config",
@@ -215,7 +223,8 @@ class World:
             runtime_port=self.agent_port,
         )
         client = Client()
-        self.session, doors, sockets = build(self.settings, client, lambda _: self.tools)
+        clock = SteadyClock(elapsed=lambda: time.monotonic() + self.skipped)
+        self.session, doors, sockets = build(self.settings, client, lambda _: self.tools, clock)
         control, self.proxy_port, self.metrics_port = (listener.getsockname()[1] for listener in sockets)
         if isinstance(self.agent, Agent):
             self.agent.proxy_port = self.proxy_port
@@ -301,9 +310,12 @@ def text_of(events: list[Json]) -> str:
 
 
 @asynccontextmanager
-async def a_world(directory: Path, agent: Agent | Scripted | None = None) -> AsyncIterator[World]:
-    """A sidecar that is ready, with its surroundings."""
+async def a_world(
+    directory: Path, agent: Agent | Scripted | None = None, source: Source | None = None
+) -> AsyncIterator[World]:
+    """A sidecar that is ready, or that waits for its source, with its surroundings."""
     world = World(directory)
+    world.source = source
     if agent is not None:
         world.agent = agent
     for name in ("data", "key", "config", "credentials/model"):
@@ -320,7 +332,8 @@ async def a_world(directory: Path, agent: Agent | Scripted | None = None) -> Asy
         (directory / "config" / CONFIG_FILE).write_text(world.config.model_dump_json(by_alias=True))
         await world.start()
         try:
-            await world.ready()
+            if source is None:
+                await world.ready()
             yield world
         finally:
             await world.stop()

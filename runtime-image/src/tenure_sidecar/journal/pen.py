@@ -14,17 +14,27 @@ log = logging.getLogger(__name__)
 class Pen:
     """Writes records of turns, as often as it takes: a full volume can be mended."""
 
-    def __init__(self, journal: Journal, seconds: float, make_room: Callable[[], bool] = lambda: False) -> None:
-        """`seconds` pass between two attempts; `make_room` gives up a reserve, and says if there was one."""
+    def __init__(
+        self,
+        journal: Journal,
+        seconds: float,
+        make_room: Callable[[], bool] = lambda: False,
+        written: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`seconds` pass between two attempts; `make_room` gives up a reserve, and says if there was one.
+
+        `written` is told of every record.
+        """
         self._journal = journal
         self._seconds = seconds
         self._make_room = make_room
+        self._written = written
 
     async def write(self, turn: str, step: int, entry: Entry) -> Record:
         """Write a record; done when it is on disk. Raises `JournalError` only if the journal is broken."""
         while True:
             try:
-                return await self._journal.append(turn, step, entry.kind, entry.payload())
+                return await self.once(turn, step, entry)
             except JournalError:
                 if self._journal.broken:
                     raise
@@ -34,4 +44,6 @@ class Pen:
 
     async def once(self, turn: str, step: int, entry: Entry) -> Record:
         """Write a record that need not be written. Raises `JournalError` if it could not be."""
-        return await self._journal.append(turn, step, entry.kind, entry.payload())
+        record = await self._journal.append(turn, step, entry.kind, entry.payload())
+        self._written()
+        return record

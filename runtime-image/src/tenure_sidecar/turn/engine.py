@@ -47,6 +47,8 @@ class Surroundings:
     clock: Clock
     metrics: Metrics
     pace: Pace
+    admit: Callable[[], None] = lambda: None
+    """Asked before anything begins. Raises `RefusedError` if it may not."""
 
 
 class Turns:
@@ -78,9 +80,7 @@ class Turns:
     @property
     def resting(self) -> bool:
         """Whether there is no turn but one that waits for a person or a time."""
-        if self._workflow is None:
-            return self._waiting.empty()
-        return self.active is None and self.suspension() is not None and self._waiting.empty()
+        return len(self._live) <= (self._workflow is not None and self._workflow.rests)
 
     @property
     def running(self) -> Underway | None:
@@ -122,6 +122,7 @@ class Turns:
             return known
         if self._closing:
             raise RefusedError(503, "shutting_down", "the session is being moved; send the turn again")
+        self._around.admit()
         self._check_approvals()
         self._check_previous(request, self._newest())
         if self._waiting.qsize() >= MOST_WAITING:
@@ -145,6 +146,7 @@ class Turns:
         workflow = self._workflow
         if workflow is None or workflow.turn != turn:
             return self._decided_before(turn, decisions)
+        self._around.admit()
         found = [(workflow.calls.find(decision.approval), decision) for decision in decisions]
         for step, decision in found:
             await workflow.calls.decide(step, decision, by)

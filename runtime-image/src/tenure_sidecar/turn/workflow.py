@@ -206,6 +206,11 @@ class Workflow:
         """The tool calls of the turn."""
         return self._calls
 
+    @property
+    def rests(self) -> bool:
+        """Whether the turn waits for a person or a time, and not just for an agent container that is gone."""
+        return self._open.waits and self.interruptible.is_set()
+
     def unknown(self) -> UnknownOutcome | None:
         """The latest call of the turn of which nobody knows whether it took effect."""
         return unknown_in(self.turn, self._live.log)
