@@ -17,10 +17,11 @@ import httpx
 import pytest
 
 from tenure_api.wire import TurnStatus
+from tenure_sidecar.journal.lease import Lease
 from tenure_sidecar.journal.records import TurnEnd
 from tenure_sidecar.logs import JsonFormatter
 from tenure_sidecar.settings import Settings, from_environment
-from unit.sidecar.support import SESSION, a_turn, open_journal, until
+from unit.sidecar.support import SESSION, a_config, a_turn, open_journal, until
 from unit.sidecar.world import World, says
 
 ROOT = Path(__file__).parents[3]
@@ -35,8 +36,8 @@ def free_ports(count: int) -> list[int]:
 
 
 @asynccontextmanager
-async def a_process(world: World) -> AsyncIterator[subprocess.Popen[bytes]]:
-    """The sidecar of a world as a process of its own, ready."""
+async def a_process(world: World, probe: str = "/readyz") -> AsyncIterator[subprocess.Popen[bytes]]:
+    """The sidecar of a world as a process of its own, ready; or healthy, if that is what it is probed for."""
     await world.stop()
     control, proxy, metrics = free_ports(3)
     world.proxy_port = world.container.proxy_port = proxy
@@ -46,7 +47,8 @@ async def a_process(world: World) -> AsyncIterator[subprocess.Popen[bytes]]:
         **os.environ,
         "PYTHONPATH": os.pathsep.join(paths),
         "TENURE_IDENTITY": SESSION,
-        "TENURE_SESSION": "shop/one",
+        "TENURE_SESSION": world.name,
+        "TENURE_GENERATION": str(world.generation),
         "TENURE_DATA_DIR": str(world.settings.data),
         "TENURE_KEY_DIR": str(world.settings.key),
         "TENURE_CONFIG_DIR": str(world.settings.config),
@@ -65,7 +67,7 @@ async def a_process(world: World) -> AsyncIterator[subprocess.Popen[bytes]]:
         async with asyncio.timeout(30):
             while process.poll() is None:
                 try:
-                    if (await world.http.get("/readyz")).status_code == 200:
+                    if (await world.http.get(probe)).status_code == 200:
                         break
                 except httpx.TransportError:
                     await asyncio.sleep(0.02)
@@ -127,6 +129,59 @@ async def test_killed_at_any_moment_it_completes_the_turn_after_the_next_start(w
     async with a_process(world):
         assert (await world.send(request))[-1]["turn"]["status"] == "completed"
         assert await world.texts() == ["count", "one two three"]
+
+
+async def test_a_superseded_process_leaves_and_stays_out_when_it_is_started_again(world: World) -> None:
+    world.generation = 7
+    async with a_process(world) as process:
+        await world.turn("before")
+        Lease(world.settings.state, 8).announce()
+        status, output = await ended(process)
+    assert status == 1
+    assert "run 8 of the session has the journal" in output
+    async with a_process(world, "/healthz") as process:
+        journal = open_journal(world.settings.state, generation=8)
+        unready = await world.http.get("/readyz")
+        assert (unready.status_code, "run 8" in unready.text) == (503, True)
+        report = await world.report()
+        assert (report["journal"], report["generation"]) == ("Superseded", 7)
+        assert await world.refused(a_turn()) == (503, "journal_unavailable")
+        written = await world.http.put("/v1/files/a.txt", content=b"x", headers=world.token())
+        assert written.status_code == 503
+        assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        assert (await ended(process))[0] == 0
+        await journal.close()
+
+
+async def test_a_frozen_process_that_wakes_up_too_late_writes_nothing(world: World) -> None:
+    world.generation = 1
+    async with a_process(world) as process:
+        await world.turn("before")
+        process.send_signal(signal.SIGSTOP)
+        Lease(world.settings.state, 2).announce()
+        late = asyncio.create_task(world.turn("late"))
+        await asyncio.sleep(0.1)
+        process.send_signal(signal.SIGCONT)
+        with pytest.raises((httpx.TransportError, AssertionError)):
+            await late
+        assert (await ended(process))[0] == 1
+    world.generation = 2
+    async with a_process(world):
+        assert await world.texts() == ["before", "Hello there friend"]
+
+
+async def test_a_process_that_was_started_ahead_logs_the_session_that_it_is_given_to(world: World) -> None:
+    world.name = ""
+    async with a_process(world) as process:
+        body = {"session": "shop/late", "uid": "u"}
+        bound = await world.http.put("/v1/binding", json=body, headers=world.token("operator"))
+        assert bound.status_code == 200
+        await world.push(a_config(generation=9))
+        process.send_signal(signal.SIGTERM)
+        _, output = await ended(process)
+    sessions = [json.loads(line)["session"] for line in output.splitlines()]
+    assert (sessions[0], sessions[-1]) == ("", "shop/late")
 
 
 def test_without_its_identity_it_says_what_is_missing() -> None:
