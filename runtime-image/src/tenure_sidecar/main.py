@@ -13,11 +13,13 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Protocol
 
 import uvicorn
 import uvloop
 
+from tenure_api.configuration import SessionConfig
 from tenure_sidecar import asgi, logs
 from tenure_sidecar.asgi import App, Receive, Scope, Send
 from tenure_sidecar.clock import SteadyClock
@@ -26,13 +28,19 @@ from tenure_sidecar.errors import JournalError
 from tenure_sidecar.http_client import Client
 from tenure_sidecar.metrics import CONTENT_TYPE, Metrics
 from tenure_sidecar.proxy.app import ModelProxy
+from tenure_sidecar.proxy.credentials import Credentials
 from tenure_sidecar.proxy.upstream import Upstream
-from tenure_sidecar.session import Session, ToolboxOf
+from tenure_sidecar.session import Session
 from tenure_sidecar.settings import Settings, from_environment
+from tenure_sidecar.shared.door import HostDoor
+from tenure_sidecar.shared.host import Host
+from tenure_sidecar.tools.tool import Toolbox
 from tenure_sidecar.tools.toolbox import Surroundings, Tools
+from tenure_sidecar.turn.workflow import Pace
 
-_DRAIN_SECONDS = 6
-"""How long a running turn may take to end at shutdown; the pod is given 10 s in all."""
+_CLOSE_SECONDS = 6
+"""How long a running turn may take to end at shutdown. The hook before the agent's end has given it most of the pod's
+grace period already, see `GET /drained`; a turn that still runs goes on in the next pod."""
 _KEEP_ALIVE_SECONDS = 75
 _SWITCH_SECONDS = 0.0005
 """How long the event loop may keep the interpreter from the journal's thread, whose answer a turn waits for."""
@@ -65,7 +73,24 @@ class Exposition:
 
 
 class Server(uvicorn.Server):
-    """Leaves the signals to us: a turn is brought to its end before the server stops."""
+    """Leaves the signals to us: a turn is brought to its end before the server stops.
+
+    And does nothing while nothing is asked: uvicorn's own looks ten times a second whether it is to stop, and that in
+    every session of a node.
+    """
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._over = asyncio.Event()
+
+    async def main_loop(self) -> None:
+        """Serve until the end."""
+        await self._over.wait()
+
+    def end(self) -> None:
+        """Stop as soon as what was asked is answered, within a second."""
+        self.should_exit = True
+        self._over.set()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -77,6 +102,27 @@ def _listen(host: str, port: int) -> socket.socket:
     return socket.create_server((host, port), backlog=512)
 
 
+class Owner(Protocol):
+    """Whose tools they are: a session, or the host of many."""
+
+    @property
+    def config(self) -> SessionConfig | None:
+        """The configuration that holds."""
+
+    @property
+    def credentials(self) -> Credentials:
+        """The credentials of models and tools."""
+
+    def remembered(self) -> dict[str, bytes]:
+        """The functions of tools as they were last remembered, by tool."""
+
+    async def remember(self, tool: str, functions: bytes) -> None:
+        """Keep the functions of a tool. Raises `JournalError`."""
+
+
+ToolboxOf = Callable[[Owner], Toolbox]
+
+
 def build(
     settings: Settings, client: Client, toolbox: ToolboxOf, clock: SteadyClock | None = None
 ) -> tuple[Session, Doors, list[socket.socket]]:
@@ -86,27 +132,43 @@ def build(
     control = Control(session, Gate(settings.identity, settings.config, time.time))
     upstream = Upstream(client, session.credentials, session.health)
     proxy = ModelProxy(session.pod_token, lambda: session.config, lambda _: session.underway, upstream, metrics)
+    return session, *_doors(settings, control, proxy, metrics)
+
+
+def build_host(
+    settings: Settings, client: Client, toolbox: ToolboxOf, clock: SteadyClock | None = None, pace: Pace | None = None
+) -> tuple[Host, Doors, list[socket.socket]]:
+    """The same for a process with many sessions."""
+    metrics = Metrics()
+    host = Host(settings, clock or SteadyClock(), metrics, client, toolbox, pace or Pace())
+    control = HostDoor(host, Gate(None, settings.config, time.time))
+    upstream = Upstream(client, host.credentials, host.health)
+    proxy = ModelProxy(host.pod_token, lambda: host.config, host.runs.find, upstream, metrics)
+    return host, *_doors(settings, control, proxy, metrics)
+
+
+def _doors(settings: Settings, control: App, proxy: App, metrics: Metrics) -> tuple[Doors, list[socket.socket]]:
     listeners: list[tuple[socket.socket, App]] = [
         (_listen(settings.host, settings.control_port), control),
         (_listen("127.0.0.1", settings.proxy_port), proxy),
         (_listen(settings.host, settings.metrics_port), Exposition(metrics)),
     ]
     doors = Doors({listener.getsockname()[1]: app for listener, app in listeners})
-    return session, doors, [listener for listener, _ in listeners]
+    return doors, [listener for listener, _ in listeners]
 
 
 def tools_of(settings: Settings, client: Client) -> ToolboxOf:
-    """What makes the tools of a session."""
+    """What makes the tools."""
 
-    def make(session: Session) -> Tools:
+    def make(owner: Owner) -> Tools:
         around = Surroundings(
-            config=lambda: session.config,
-            credentials=session.credentials,
+            config=lambda: owner.config,
+            credentials=owner.credentials,
             client=client,
             executor=settings.exec_socket,
             gateway_token=settings.gateway_token,
-            remember=session.remember,
-            remembered=session.remembered,
+            remember=owner.remember,
+            remembered=owner.remembered,
         )
         return Tools(around)
 
@@ -136,7 +198,8 @@ def server_of(doors: Doors) -> Server:
 async def serve(settings: Settings) -> int:
     """Run until a signal, or until the journal breaks; the exit status."""
     client = Client()
-    session, doors, sockets = build(settings, client, tools_of(settings, client))
+    make = build_host if settings.shared else build
+    session, doors, sockets = make(settings, client, tools_of(settings, client))
     logs.configure(lambda: session.name)
     gc.freeze()  # what lives as long as the process need not be looked at by every collection
     server = server_of(doors)
@@ -148,12 +211,11 @@ async def serve(settings: Settings) -> int:
     stop = asyncio.create_task(stopping.wait())
     await asyncio.wait((serving, working, stop), return_when=asyncio.FIRST_COMPLETED)
     status = _outcome(working)
-    await session.close(_DRAIN_SECONDS if status == 0 else 0)
+    await session.close(_CLOSE_SECONDS if status == 0 else 0)
     working.cancel()
     await asyncio.wait((working,))
-    server.should_exit = True
-    await serving
-    await session.release()
+    server.end()
+    await asyncio.gather(serving, session.release())  # the next process waits for the journal
     await client.close()
     return status
 

@@ -44,6 +44,8 @@ class Settings:
     """Where the executor of the workspace container listens."""
     gateway_token: Path = Path("/var/run/tenure/gateway/token")
     """File of the token by which the gateway knows this pod."""
+    shared: bool = False
+    """Whether it is the host of many sessions. Its identity is that of the volume all the same."""
     host: str = "0.0.0.0"  # noqa: S104 - operator, gateway and kubelet come from outside; a NetworkPolicy and tokens guard it
     control_port: int = SIDECAR_PORT
     proxy_port: int = MODEL_PROXY_PORT
@@ -73,6 +75,7 @@ def from_environment(env: Mapping[str, str] = os.environ) -> Settings:
         "credentials": ("TENURE_CREDENTIALS_DIR", Path),
         "exec_socket": ("TENURE_EXEC_SOCKET", Path),
         "gateway_token": ("TENURE_GATEWAY_TOKEN", Path),
+        "shared": ("TENURE_SHARED", _flag),
         "host": ("TENURE_HOST", str),
         "control_port": ("TENURE_CONTROL_PORT", int),
         "proxy_port": ("TENURE_PROXY_PORT", int),
@@ -95,3 +98,7 @@ def _source(kind: str, digest: str) -> Source | None:
         case "Import", _ if _DIGEST.fullmatch(digest):
             return Source(digest)
     raise ValueError("TENURE_SOURCE must be Fork, or Import with TENURE_SOURCE_DIGEST as sha256: and 64 hexadecimals")
+
+
+def _flag(text: str) -> bool:
+    return text == "true"

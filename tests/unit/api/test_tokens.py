@@ -28,7 +28,7 @@ def verifier() -> Verifier:
 
 def test_a_token_names_its_issuer_and_the_subject(verifier: Verifier) -> None:
     token = Signer("gateway", GATEWAY).token("uid-1", NOW, subject="alice")
-    assert verifier.caller(token, NOW) == Caller("gateway", "alice")
+    assert verifier.caller(token, NOW) == Caller("gateway", "alice", "uid-1")
 
 
 @pytest.mark.parametrize(
@@ -61,3 +61,13 @@ def test_an_unsigned_or_malformed_token_is_refused(verifier: Verifier) -> None:
     for token in ("", "x", "a.b.c", f"{none}.{body}.", symmetric):
         with pytest.raises(RefusedError):
             verifier.caller(token, NOW)
+
+
+def test_a_sidecar_of_many_sessions_is_told_whose_token_it_is() -> None:
+    host = Verifier(None, {"operator": public_key(OPERATOR), "gateway": public_key(GATEWAY)})
+    for uid in ("uid-1", "uid-2"):
+        assert host.caller(Signer("gateway", GATEWAY).token(uid, NOW), NOW) == Caller("gateway", None, uid)
+    with pytest.raises(RefusedError):
+        host.caller(Signer("gateway", STRANGER).token("uid-1", NOW), NOW)
+    with pytest.raises(RefusedError):
+        host.caller(Signer("gateway", GATEWAY).token("uid-1", NOW), NOW + LIFETIME_SECONDS + LEEWAY_SECONDS + 1)

@@ -24,8 +24,11 @@ _KEY = KEY_HEADER.lower().encode()
 class BundleDoor:
     """Bundles over the control API."""
 
-    def __init__(self, beginning: Beginning, writer: Callable[[str, bytes | None], Writer]) -> None:
-        """`writer` makes one for a subject and a key. Raises `JournalError` while the journal is not open."""
+    def __init__(self, beginning: Beginning | None, writer: Callable[[str, bytes | None], Writer]) -> None:
+        """`beginning` takes a bundle, if there can be one. `writer` makes one for a subject and a key.
+
+        That raises `JournalError` while the journal is not open.
+        """
         self._beginning = beginning
         self._writer = writer
         self._writing = asyncio.Lock()
@@ -55,6 +58,8 @@ class BundleDoor:
 
     async def take_bundle(self, scope: Scope, receive: Receive) -> None:
         """`PUT /v1/bundle`. Raises `RefusedError`, `JournalError` or `Gone`."""
+        if self._beginning is None:
+            raise RefusedError(409, "not_awaited", "this session does not begin with a bundle")
         await self._beginning.receive(receive, _key(scope))
 
 

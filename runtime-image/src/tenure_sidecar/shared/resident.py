@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
 
 from tenure_sidecar import asgi
 from tenure_sidecar.errors import JournalError, RefusedError, SupersededError
@@ -14,6 +15,9 @@ from tenure_sidecar.shared.work import Means, Work
 
 RETRY_SECONDS = 5.0
 """How soon a session whose turn has not ended is opened again after it broke or could not be opened."""
+
+NAME: ContextVar[str] = ContextVar("session", default="")
+"""`namespace/name` of the session that a task works for, for logs."""
 
 log = logging.getLogger(__name__)
 
@@ -85,15 +89,14 @@ class Resident:
         """Whether somebody uses it, or a turn is being answered."""
         return bool(self._users) or (self._work is not None and not self._work.resting)
 
-    @property
-    def is_due(self) -> bool:
-        """Whether it holds something that may not be kept any longer."""
-        known = self._work.summary() if self._work is not None else self.summary
-        return known.is_due(self._means.policy(), self._means.clock.now())
-
     def known(self) -> Summary:
         """What is known of it now."""
         return self._work.summary() if self._work is not None else self.summary
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it holds something that may not be kept any longer."""
+        return self.known().is_due(self._means.policy(), self._means.clock.now())
 
     # --- use -----------------------------------------------------------------------------------------------------
 
@@ -105,6 +108,7 @@ class Resident:
             await asyncio.shield(self._means.aside(self._ensure()))
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - we are in a coroutine
+        NAME.set(self.name)
         self._users.add(task)
         try:
             with _ending_with(task, lambda: self._work is not work):
@@ -142,6 +146,7 @@ class Resident:
 
     async def _ensure(self) -> None:
         """Open it if it is not open. Raises `JournalError` or `RefusedError`."""
+        NAME.set(self.name)
         async with self._exclusive():
             if self.erased:
                 raise RefusedError(404, "session_not_found", "the session has been deleted")
@@ -168,7 +173,7 @@ class Resident:
     def _opened(self) -> Work:
         unclean = self._unclean or self._place.was_open or self.summary.unclean
         self._place.mark_open()
-        return Work(self._place, self._means, unclean)
+        return Work(self._place, self.name, self._means, unclean)
 
     async def _run(self, work: Work) -> None:
         try:

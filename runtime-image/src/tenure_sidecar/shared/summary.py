@@ -1,4 +1,4 @@
-"""What is known of a session while it is closed: enough to report it, to wake it in time, and to let nothing overstay."""
+"""What is known of a session while it is closed: enough to report it, to wake it, and to let nothing overstay."""
 
 from tenure_api.configuration import EffectivePolicy
 from tenure_api.messages import Wire

@@ -3,30 +3,30 @@
 import asyncio
 import contextlib
 import secrets
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from tenure_api.configuration import EffectivePolicy, SessionConfig
 from tenure_api.wire import TurnRequest
+from tenure_sidecar.activity import Activity
+from tenure_sidecar.bundle.writer import About, Writer
 from tenure_sidecar.clock import SteadyClock
 from tenure_sidecar.errors import RefusedError
 from tenure_sidecar.journal.lease import Lease
 from tenure_sidecar.journal.pen import Pen
-from tenure_sidecar.journal.records import TURN_KINDS
 from tenure_sidecar.journal.store import Journal
 from tenure_sidecar.metrics import Metrics
+from tenure_sidecar.opened import read
 from tenure_sidecar.retention import Sweeper
 from tenure_sidecar.settings import AGENT_GROUP
+from tenure_sidecar.shared.aside import Aside
 from tenure_sidecar.shared.places import Place
 from tenure_sidecar.shared.summary import Summary, summary_of
 from tenure_sidecar.tools.results import shown
 from tenure_sidecar.tools.tool import Toolbox
 from tenure_sidecar.turn.engine import Surroundings, Turns
 from tenure_sidecar.turn.runtime_client import Answered, RuntimeClient
-from tenure_sidecar.turn.steps import Steps
-from tenure_sidecar.turn.transcript import Transcript
-from tenure_sidecar.turn.workflow import Open, Pace, Underway
+from tenure_sidecar.turn.workflow import Pace, Underway
 from tenure_sidecar.workspace.door import receive_files
 from tenure_sidecar.workspace.files import Files
 
@@ -63,14 +63,14 @@ class Means:
     runtime: RuntimeClient
     runs: Runs
     toolbox: Toolbox
+    activity: Activity
     lease: Lease
     clock: SteadyClock
     metrics: Metrics
     make_room: Callable[[], bool]
     """Gives up the reserve of the volume, and says if there was one."""
-    aside: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
-    """Does something apart from who asks for it."""
-    pace: Pace = Pace()
+    aside: Aside
+    pace: Pace
 
     def policy(self) -> EffectivePolicy | None:
         """The policy in force."""
@@ -98,30 +98,35 @@ class _Agent:
 class Work:
     """An open session: its journal, turns and files."""
 
-    def __init__(self, place: Place, means: Means, unclean: bool) -> None:
-        """Open and read the journal; blocks. `unclean`: traces of what was deleted may be left. Raises `JournalError`.
+    def __init__(self, place: Place, name: str, means: Means, unclean: bool) -> None:
+        """Open and read the journal; blocks. Raises `JournalError`. Then it must be started.
 
-        Before anything else is asked of it, it must be started.
+        `name` is `namespace/name`. `unclean`: traces of what was deleted may be left.
         """
         self._place = place
+        self._name = name
         self._means = means
-        self._unclean = unclean
+        self.unclean = unclean
+        """Whether traces of what was deleted may be left."""
+        self.activity = means.activity
+        """What happens in the pod."""
         self.files = Files(place.workspace, AGENT_GROUP)
         self.journal = Journal(place.state, place.sealer, place.uid, means.clock, means.lease)
         try:
-            self.transcript = Transcript(self.journal.records(TURN_KINDS))
-            self._unended = _unended(self.journal, self.transcript)
+            opened = read(self.journal)
         except BaseException:
             self.journal.abandon()
             raise
+        self.transcript = opened.transcript
+        """What was said."""
+        self._unended = opened.unended
 
     def start(self) -> None:
         """Take up what was left open, in the event loop."""
         means = self._means
         means.clock.not_before(self.journal.last_at / 1e6)
-        self._turns = Turns(
-            Pen(self.journal, _RETRY_WRITE_SECONDS, means.make_room), self.transcript, self._around(), self._unended
-        )
+        pen = Pen(self.journal, _RETRY_WRITE_SECONDS, means.make_room, means.activity.happened)
+        self._turns = Turns(pen, self.transcript, self._around(), self._unended)
         self._sweeper = Sweeper(
             self.journal, self.transcript, means.policy, means.clock, means.metrics, self.files.erase_turn
         )
@@ -134,19 +139,34 @@ class Work:
         return self._turns
 
     @property
+    def active(self) -> str | None:
+        """The turn that is running."""
+        return self._turns.active
+
+    def admit(self) -> None:
+        """The workspace is about to be changed. Raises `RefusedError` if it may not be."""
+        self.activity.admit()
+
+    @property
     def resting(self) -> bool:
         """Whether nothing goes on that must not be interrupted: a turn that waits for a person or a time may be."""
         return self._turns.resting
 
     def summary(self) -> Summary:
         """What must be known of it when it is closed."""
-        return summary_of(self.journal.sequence, self.transcript, self._turns, self._unclean)
+        return summary_of(self.journal.sequence, self.transcript, self._turns, self.unclean)
+
+    def bundle(self, subject: str, key: bytes | None) -> Writer:
+        """Writes the session as a bundle."""
+        config = self._means.config()
+        agent = config.agent if config is not None else ""
+        return Writer(self.journal, self.files, About(self._name, agent, subject, []), key)
 
     async def sweep(self) -> None:
         """Delete what is due. Raises `JournalError`."""
-        self._unclean = True
+        self.unclean = True
         erased = await self._sweeper.sweep()
-        self._unclean = erased is not None and erased.residue > 0
+        self.unclean = erased is not None and erased.residue > 0
 
     async def run(self) -> None:
         """Work until cancelled, or until the journal breaks: raises `JournalError` then."""
@@ -180,14 +200,5 @@ class Work:
             clock=means.clock,
             metrics=means.metrics,
             pace=means.pace,
+            admit=means.activity.admit,
         )
-
-
-def _unended(journal: Journal, transcript: Transcript) -> Open | None:
-    turn = transcript.open_turn()
-    if turn is None:
-        return None
-    unended = Open(turn, Steps(turn.turn))
-    for record in journal.records(turn=turn.turn):
-        unended.apply(record)
-    return unended
