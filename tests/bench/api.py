@@ -21,6 +21,23 @@ class Api:
         made: Manifest = self._of(manifest).create(body=manifest, namespace=namespace).to_dict()
         return made
 
+    def write_status(self, made: Manifest, status: Manifest) -> None:
+        """Says something in an object's status."""
+        meta = made["metadata"]
+        self._of(made).status.patch(
+            body={**made, "metadata": {"name": meta["name"]}, "status": status},
+            name=meta["name"],
+            namespace=meta["namespace"],
+            content_type="application/merge-patch+json",
+        )
+
+    def changes(self, api_version: str, kind: str, namespace: str, name: str, seconds: int) -> Iterator[Manifest]:
+        """The states of an object that may not be there yet, from now on for so long."""
+        resource = self._client.resources.get(api_version=api_version, kind=kind)
+        for event in resource.watch(namespace=namespace, field_selector=f"metadata.name={name}", timeout=seconds):
+            if event["type"] != "DELETED":
+                yield event["raw_object"]
+
     def seen(self, made: Manifest, seconds: int = 120) -> Iterator[Manifest]:
         """The states of an object since it was created, as a watch tells of them. Raises `TimeoutError`."""
         meta = made["metadata"]

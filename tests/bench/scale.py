@@ -44,14 +44,14 @@ def series(url: str) -> dict[tuple[str, str], float]:
     return found
 
 
-def has_settled(url: str, agents: int) -> bool:
-    """Whether the operator leads, has looked at so many agents, and has nothing left to do."""
+def has_settled(url: str, count: int, kind: str = "Agent") -> bool:
+    """Whether the operator leads, has looked at so many objects of a kind, and has nothing left to do."""
     try:
         now = series(url)
     except httpx.HTTPError:
         return False
-    looked_at, depth = now.get(("tenure_operator_reconciles_total", "Agent"), 0), "tenure_operator_queue_depth"
-    return looked_at >= agents and not any(now.get((depth, queue), 1) for queue in ("reconcile", "visit"))
+    looked_at, depth = now.get(("tenure_operator_reconciles_total", kind), 0), "tenure_operator_queue_depth"
+    return looked_at >= count and not any(now.get((depth, queue), 1) for queue in ("reconcile", "visit"))
 
 
 @contextmanager

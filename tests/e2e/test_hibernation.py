@@ -18,7 +18,7 @@ from harness.model import call, program
 from harness.sleeping import asleep, awake, generation, pod, status
 from harness.tenure import Place
 from harness.turns import decide, ended, is_pending, waited_out
-from tenure_api.names import WAKE_ANNOTATION, session_claim, session_pod
+from tenure_api.names import session_claim, session_pod
 
 IDLE = 2
 """Seconds of idleness after which the sessions of these tests sleep."""
@@ -249,7 +249,6 @@ def test_a_session_that_is_to_sleep_is_woken_only_by_who_may_and_sleeps_again(pl
         texts(client, conversation)
     time.sleep(3)
     assert status(place, "locked")["lease"] == found["lease"]
-    assert WAKE_ANNOTATION not in place.kube.get("agentsession", "locked")["metadata"].get("annotations", {})
 
     place.kube.apply(WAKER, may_wake(place, "carol"))
 
