@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 from tenure_gateway import api_client
 from tenure_gateway.api_client import SESSIONS, Cluster
 from tenure_gateway.directory import Table, session_view
-from tenure_gateway.faults import ClusterRefused, ClusterUnavailable
+from tenure_gateway.faults import ClusterRefused, ClusterUnavailable, Outdated, SessionGone
 from tenure_gateway.ids import Key
 from unit.gateway.doubles import listening
 from unit.gateway.world import until
@@ -36,12 +36,15 @@ class StandInServer:
     def __init__(self) -> None:
         self.asked: list[tuple[str, str, str]] = []
         self.bodies: list[Object] = []
+        self.types: list[str] = []
+        """Content types of bodies."""
         self.answers: list[tuple[int, Any]] = []
         """Status and body of the next answers; of a watch, the list of its events. The last one is repeated."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = (await receive())["body"]
         self.asked.append((scope["method"], scope["path"], scope["query_string"].decode()))
+        self.types += [value.decode() for name, value in scope["headers"] if body and name == b"content-type"]
         self.bodies.append(json.loads(body) if body else {})
         status, answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         await send({"type": "http.response.start", "status": status, "headers": []})
@@ -155,6 +158,37 @@ async def test_a_session_is_read_created_and_deleted(server: StandInServer, clus
     ]
     assert server.bodies[1] == manifest
     assert server.bodies[2]["preconditions"] == {"uid": "u-a"}
+
+
+async def test_a_wake_is_a_merge_patch_of_the_very_version_that_was_seen(
+    server: StandInServer, cluster: Cluster
+) -> None:
+    server.answers = [(200, session("a", 8))]
+    assert (await cluster.wake_session(KEY, 7, 3))["metadata"]["resourceVersion"] == "8"
+    assert server.paths() == ["PATCH /apis/tenure.dev/v1alpha1/namespaces/ns/agentsessions/a"]
+    assert server.types == ["application/merge-patch+json"]
+    assert server.bodies == [{"metadata": {"resourceVersion": "7", "annotations": {"tenure.dev/wake": "3"}}}]
+
+
+@pytest.mark.parametrize(
+    ("status", "fault"),
+    [
+        (400, ClusterRefused),
+        (403, ClusterRefused),
+        (422, ClusterRefused),
+        (404, SessionGone),
+        (409, Outdated),
+        (429, ClusterUnavailable),
+        (500, ClusterUnavailable),
+    ],
+)
+async def test_a_wake_that_is_not_taken_says_why(
+    server: StandInServer, cluster: Cluster, status: int, fault: type[Exception]
+) -> None:
+    server.answers = [(status, {"message": "because"})]
+    with pytest.raises(fault) as raised:
+        await cluster.wake_session(KEY, 7, 3)
+    assert type(raised.value) is fault
 
 
 async def test_a_refusal_is_told_and_a_failure_is_not_a_refusal(server: StandInServer, cluster: Cluster) -> None:

@@ -8,6 +8,7 @@ import pytest
 from openai import AsyncOpenAI
 
 from tenure_api.names import CALL_ANNOTATION, PARENT_LABEL
+from tenure_gateway import sessions
 from tenure_gateway.ids import Key, conversation_id, parse_response
 from unit.gateway.courses import Used
 from unit.gateway.world import World, until
@@ -143,7 +144,10 @@ async def test_another_session_of_the_same_agent_does_not_see_the_call(world: Wo
         {"authentication.kubernetes.io/pod-name": ["../mine-session"]},
     ],
 )
-async def test_a_token_that_is_not_of_the_sessions_pod_may_nothing(world: World, extra: dict[str, Any]) -> None:
+async def test_a_token_that_is_not_of_the_sessions_pod_may_nothing(
+    world: World, extra: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions, "_WATCH_LAG_SECONDS", 0.05)
     key, pod = await parent(world)
     world.session("writers", agent=WRITER)
     world.cluster.extra[world.cluster.pod(key)] = extra
@@ -169,6 +173,42 @@ async def test_a_pod_may_be_faster_than_the_watch(world: World) -> None:
     world.gateway.directory.sessions._rows[key] = older  # as if the watch had not come so far
     async with pod:
         assert (await pod.responses.create(**call())).output_text == "write"
+
+
+async def from_a_warm_pool(world: World) -> tuple[Key, AsyncOpenAI]:
+    """As `parent`, in a pod that was there before the session."""
+    key, pod = await parent(world)
+    await pod.close()
+    world.cluster.ready(key, world.address(key), pod="helper-warm-abcde-session")
+    return key, world.client(world.cluster.pod(key))
+
+
+async def test_a_pod_from_a_warm_pool_calls_for_the_session_that_has_claimed_it(world: World) -> None:
+    key, pod = await from_a_warm_pool(world)
+    await until(lambda: pod_of(world, key) == "helper-warm-abcde-session")
+    async with pod:
+        made = await pod.responses.create(**call())
+        assert (await pod.responses.create(**call())).id == made.id
+    assert child_of(world, made)["metadata"]["labels"][PARENT_LABEL] == "mine"
+
+
+async def test_it_too_may_be_faster_than_the_watch(world: World) -> None:
+    world.cluster.lag = lambda: 0.1
+    key, pod = await from_a_warm_pool(world)
+    assert pod_of(world, key) != "helper-warm-abcde-session"
+    async with pod:
+        assert (await pod.responses.create(**call())).output_text == "write"
+
+
+async def test_a_warm_pod_that_no_session_has_claimed_may_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions, "_WATCH_LAG_SECONDS", 0.05)
+    key, pod = await parent(world)
+    world.cluster.extra[world.cluster.pod(key)] = {"authentication.kubernetes.io/pod-name": ["helper-warm-1-session"]}
+    async with pod:
+        with pytest.raises(openai.NotFoundError):
+            await pod.responses.create(**call())
 
 
 async def test_agents_that_call_one_another_come_to_an_end(world: World) -> None:

@@ -1,5 +1,6 @@
 """The directory under every order of lists, events and answers."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from tenure_gateway.directory import Table, agent_view, session_view
+from tenure_gateway.directory import SessionTable, Table, agent_view, session_view
 from tenure_gateway.ids import Key
 
 Object = dict[str, Any]
@@ -107,6 +108,65 @@ def test_spoilt_metadata_is_no_metadata(annotation: str) -> None:
     obj = session()
     obj["metadata"]["annotations"] = {"tenure.dev/metadata": annotation}
     assert session_view(obj).metadata == {}
+
+
+def in_pod(version: int, pod: str | None, name: str = "s") -> Object:
+    return session(version, name, **({} if pod is None else {"podName": pod}))
+
+
+def test_a_session_is_found_by_its_pod_while_it_has_it() -> None:
+    table, pod = SessionTable(), Key("ns", "warm-session")
+    table.put(in_pod(1, None))
+    assert table.of_pod(pod) is None
+    table.put(in_pod(2, "warm-session"))
+    found = table.of_pod(pod)
+    assert found is not None
+    assert found.key == KEY
+    table.put(in_pod(1, None))  # an older sight changes nothing
+    assert table.of_pod(pod) is found
+    assert table.of_pod(Key("other", "warm-session")) is None
+    table.put(in_pod(3, "other-session"))
+    assert table.of_pod(pod) is None
+    table.replace([], 4)
+    assert table.of_pod(Key("ns", "other-session")) is None
+    assert table._by_pod == {}
+
+
+def test_a_pod_that_another_session_has_by_now_is_the_others() -> None:
+    table = SessionTable()
+    table.put(in_pod(1, "p", "a"))
+    table.put(in_pod(2, "p", "b"))
+    table.put(in_pod(3, None, "a"))
+    found = table.of_pod(Key("ns", "p"))
+    assert found is not None
+    assert found.key.name == "b"
+
+
+async def test_who_waits_for_a_pods_session_sees_it_come() -> None:
+    table = SessionTable()
+    waiting = asyncio.create_task(table.appears(Key("ns", "p"), 5))
+    await asyncio.sleep(0)
+    table.put(in_pod(1, "p"))
+    found = await waiting
+    assert found is not None
+    assert await table.appears(Key("ns", "p"), 0) is found
+    assert await table.appears(Key("ns", "q"), 0) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "generation"), [(None, -1), ("0", 0), ("12", 12), ("", -1), ("-1", -1), ("1.5", -1), ("x", -1), ("²", -1)]
+)
+def test_a_wake_that_is_no_generation_is_none(text: str | None, generation: int) -> None:
+    obj = session()
+    if text is not None:
+        obj["metadata"]["annotations"] = {"tenure.dev/wake": text}
+    assert session_view(obj).woken == generation
+
+
+def test_a_session_that_sleeps_has_no_address_though_it_is_ready() -> None:
+    view = session_view(session(**{**READY, "effectiveMode": "Hibernated", "lease": {"generation": 4}}))
+    assert (view.address, view.asleep, view.generation, view.identity) == (None, True, 4, "c-s")
+    assert session_view(session(**READY)).address == "10.0.0.1"
 
 
 @pytest.mark.parametrize(

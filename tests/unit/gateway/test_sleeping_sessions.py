@@ -33,8 +33,9 @@ async def sleeping(world: World, kept: bool = False) -> Key:
     return key
 
 
-async def ask(client: AsyncOpenAI, text: str = "hello", **more: Any) -> str:
-    return (await client.responses.create(conversation="shop/mine", input=text, **more)).output_text
+async def ask(client: AsyncOpenAI, text: str = "hello") -> str:
+    answer = await client.responses.create(conversation="shop/mine", input=text)
+    return answer.output_text
 
 
 async def respond(client: AsyncOpenAI, _: str) -> object:

@@ -226,7 +226,7 @@ async def test_an_api_server_that_says_nothing_is_not_waited_for_longer_than_pat
         raise AssertionError
 
     scene.asleep()
-    scene.cluster.wake_session = silent  # type: ignore[method-assign]
+    scene.cluster.wake_session = silent  # type: ignore[assignment,method-assign]
     with pytest.raises(NotReady, match="did not take it"):
         await scene.waiting(0.1)
 

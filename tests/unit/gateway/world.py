@@ -67,10 +67,10 @@ class World:
         self._following.cancel()
 
     @asynccontextmanager
-    async def replica(self) -> AsyncIterator[str]:
+    async def replica(self, hold_seconds: float = 5) -> AsyncIterator[str]:
         """The address of another gateway, which shares nothing with the first but the cluster."""
         async with self.sidecars.client() as http:
-            gateway = assemble(Settings(hold_seconds=5), SIGNING_KEY, self.cluster, http)
+            gateway = assemble(Settings(hold_seconds=hold_seconds), SIGNING_KEY, self.cluster, http)
             following = asyncio.create_task(gateway.follow())
             async with listening(gateway.front) as port:
                 yield f"http://127.0.0.1:{port}"
