@@ -2,9 +2,11 @@
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from typing import Any
 
 from tenure_api.wire import METRICS_PORT, MODEL_PROXY_PORT, RUNTIME_PORT, SIDECAR_PORT
 
@@ -65,7 +67,7 @@ class Settings:
 
 def from_environment(env: Mapping[str, str] = os.environ) -> Settings:
     """Raises `ValueError` with a sentence if the environment lacks something or holds nonsense."""
-    known = {
+    known: dict[str, tuple[str, Callable[[str], Any]]] = {
         "identity": ("TENURE_IDENTITY", str),
         "session": ("TENURE_SESSION", str),
         "generation": ("TENURE_GENERATION", int),
@@ -82,7 +84,7 @@ def from_environment(env: Mapping[str, str] = os.environ) -> Settings:
         "metrics_port": ("TENURE_METRICS_PORT", int),
         "runtime_port": ("TENURE_RUNTIME_PORT", int),
     }
-    values = {field: parse(env[name]) for field, (name, parse) in known.items() if env.get(name)}
+    values: dict[str, Any] = {field: parse(env[name]) for field, (name, parse) in known.items() if env.get(name)}
     values["source"] = _source(env.get("TENURE_SOURCE", ""), env.get("TENURE_SOURCE_DIGEST", ""))
     if "identity" not in values:
         raise ValueError("TENURE_IDENTITY is not set; the operator sets it to the UID of the volume's claim")

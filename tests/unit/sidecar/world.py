@@ -211,6 +211,7 @@ class World:
         self.settings = Settings(
             identity=identity,
             session=self.name,
+            source=self.source,
             generation=self.generation,
             data=self.directory / "data",
             key=self.directory / "key",

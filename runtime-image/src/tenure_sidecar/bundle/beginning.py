@@ -48,7 +48,6 @@ class Beginning:
     async def wait(self, journal: Journal) -> None:
         """Take bundles, until one was taken up and `settle` can go on."""
         self._journal = journal
-        self._filled.clear()
         try:
             await self._filled.wait()
         finally:
@@ -71,7 +70,7 @@ class Beginning:
                     await self._taken(self._journal, receive, key)
             except InvalidBundleError as error:
                 raise RefusedError(400, "invalid_bundle", str(error)) from None
-        await self._running.wait()
+            await self._running.wait()
 
     async def _taken(self, journal: Journal, receive: Receive, key: bytes | None) -> None:
         digest = self._source.digest if self._source is not None else None
@@ -91,6 +90,8 @@ class Beginning:
     async def _known(self, receive: Receive) -> None:
         """Refuse any bundle but the one that the session began with."""
         begun = self.begun
+        if self._source is not None and not self._running.is_set():
+            raise RefusedError(503, "journal_unavailable", "the journal is being opened")
         if begun is None:
             raise RefusedError(409, "not_awaiting_bundle", "the session does not wait for a bundle")
         inspection = Inspection()

@@ -8,6 +8,7 @@ import contextlib
 import ctypes
 import errno
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +20,7 @@ from tenure_sidecar.errors import RefusedError, UnreadableError
 
 INCOMING = "incoming"
 """Directory of the staged files, beside the journal."""
-_ASIDE = ".tenure-aside"
+_ASIDE = ".tenure-aside-"
 _IN_THE_WAY = (errno.ENOTEMPTY, errno.EEXIST, errno.EISDIR, errno.ENOTDIR)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -113,6 +114,7 @@ class Staging:
                 for name in os.listdir(self._path):
                     self._move(name, root)
                 os.fsync(root)
+                _clean(root)
             finally:
                 os.close(root)
         except OSError as error:
@@ -125,12 +127,8 @@ class Staging:
         except OSError as error:
             if error.errno not in _IN_THE_WAY:
                 raise
-            os.rename(name, _ASIDE, src_dir_fd=root, dst_dir_fd=root)
+            os.rename(name, f"{_ASIDE}{secrets.token_hex(8)}", src_dir_fd=root, dst_dir_fd=root)
             os.rename(self._path / name, name, dst_dir_fd=root)
-            # Whoever made it may have made it so that it cannot be deleted by us: then it stays, under that name.
-            shutil.rmtree(_ASIDE, ignore_errors=True, dir_fd=root)
-            with contextlib.suppress(OSError):
-                os.unlink(_ASIDE, dir_fd=root)
 
     def _directory(self, path: Path, mode: int) -> None:
         if path in self._directories:
@@ -140,6 +138,15 @@ class Staging:
             os.chown(path, -1, self._group)
         path.chmod(mode)
         self._directories.add(path)
+
+
+def _clean(root: int) -> None:
+    """Delete what was in the way. What its maker lets nobody delete stays, under that name."""
+    for name in os.listdir(root):
+        if name.startswith(_ASIDE):
+            shutil.rmtree(name, ignore_errors=True, dir_fd=root)
+            with contextlib.suppress(OSError):
+                os.unlink(name, dir_fd=root)
 
 
 @contextlib.contextmanager

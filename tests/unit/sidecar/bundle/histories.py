@@ -67,7 +67,7 @@ class Place:
         """Whether nothing is left of a bundle that was refused."""
         journal = self.open()
         try:
-            return not (list(journal.records()) or self.staging.there or list(self.workspace.iterdir()))
+            return not (any(journal.records()) or self.staging.there or any(self.workspace.iterdir()))
         finally:
             journal.abandon()
 
@@ -86,7 +86,9 @@ async def talk(journal: Journal, clock: HandClock, turns: int, start: int = 0, e
     for number in range(start, start + turns):
         turn = sha256(f"turn {number}".encode())[:32]
         said = [Message(role=Role.USER, text=f"question {number} … \u2028 \U0001f600")]
-        call = AskedCall(call_id=f"c{number}", function="look", tool="look", arguments='{"n": 1.0}', digest="d", round=1)
+        call = AskedCall(
+            call_id=f"c{number}", function="look", tool="look", arguments='{"n": 1.0}', digest="d", round=1
+        )
         entries: list[tuple[int, Entry]] = [
             (0, TurnStart(request=TurnRequest(turn=turn, input=said), agent="bot", instructions="Be brief.")),
             (1, ModelIntent(digest="d")),

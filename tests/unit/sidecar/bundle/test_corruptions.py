@@ -51,7 +51,9 @@ def records_changed(data: bytes, change: Callable[[list[Any]], list[Any]]) -> by
     return packed(described([(bundle.RECORDS, text), *entries[1:]]))
 
 
-def refused(place: Place, data: bytes, match: str | None = None, key: bytes | None = None, digest: str | None = None) -> None:
+def refused(
+    place: Place, data: bytes, match: str | None = None, key: bytes | None = None, digest: str | None = None
+) -> None:
     with pytest.raises(REFUSALS, match=match):
         take(place, data, key, digest)
     assert place.is_empty()
