@@ -33,7 +33,7 @@ from tenure_sidecar.proxy.upstream import Upstream
 from tenure_sidecar.session import Session
 from tenure_sidecar.settings import Settings, from_environment
 from tenure_sidecar.shared.door import HostDoor
-from tenure_sidecar.shared.host import Host
+from tenure_sidecar.shared.host import Host, Room
 from tenure_sidecar.tools.tool import Toolbox
 from tenure_sidecar.tools.toolbox import Surroundings, Tools
 from tenure_sidecar.turn.workflow import Pace
@@ -44,6 +44,8 @@ grace period already, see `GET /drained`; a turn that still runs goes on in the 
 _KEEP_ALIVE_SECONDS = 75
 _SWITCH_SECONDS = 0.0005
 """How long the event loop may keep the interpreter from the journal's thread, whose answer a turn waits for."""
+
+_PACE, _ROOM = Pace(), Room()
 
 log = logging.getLogger(__name__)
 
@@ -136,11 +138,16 @@ def build(
 
 
 def build_host(
-    settings: Settings, client: Client, toolbox: ToolboxOf, clock: SteadyClock | None = None, pace: Pace | None = None
+    settings: Settings,
+    client: Client,
+    toolbox: ToolboxOf,
+    clock: SteadyClock | None = None,
+    pace: Pace = _PACE,
+    room: Room = _ROOM,
 ) -> tuple[Host, Doors, list[socket.socket]]:
     """The same for a process with many sessions."""
     metrics = Metrics()
-    host = Host(settings, clock or SteadyClock(), metrics, client, toolbox, pace or Pace())
+    host = Host(settings, clock or SteadyClock(), metrics, client, toolbox, pace, room)
     control = HostDoor(host, Gate(None, settings.config, time.time))
     upstream = Upstream(client, host.credentials, host.health)
     proxy = ModelProxy(host.pod_token, lambda: host.config, host.runs.find, upstream, metrics)

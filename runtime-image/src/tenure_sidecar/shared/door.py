@@ -10,7 +10,7 @@ from tenure_sidecar.asgi import Receive, Scope, Send
 from tenure_sidecar.bundle.door import BundleDoor
 from tenure_sidecar.config import parsed
 from tenure_sidecar.control import CONFIG_LIMIT, HOOK_SECONDS, ISSUERS, SMALL_LIMIT, Gate, probe
-from tenure_sidecar.errors import JournalError, RefusedError
+from tenure_sidecar.errors import JournalError, RefusedError, unavailable
 from tenure_sidecar.session_door import SessionDoor
 from tenure_sidecar.shared.host import Host
 from tenure_sidecar.shared.resident import Resident
@@ -40,7 +40,7 @@ class HostDoor:
         except RefusedError as error:
             await asgi.refuse(send, error)
         except JournalError as error:
-            await asgi.refuse(send, RefusedError(503, "journal_unavailable", str(error)))
+            await asgi.refuse(send, unavailable(error))
         except asgi.Gone:
             if not begun:  # it may be the session that is gone, and not the client
                 await asgi.refuse(send, RefusedError(503, "session_closed", "the session was closed; ask again"))

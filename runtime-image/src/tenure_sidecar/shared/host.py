@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from tenure_api.configuration import SessionConfig
@@ -22,16 +23,12 @@ from tenure_sidecar.shared.ground import Ground
 from tenure_sidecar.shared.places import Place
 from tenure_sidecar.shared.resident import NAME, Resident
 from tenure_sidecar.shared.seats import Seats
-from tenure_sidecar.shared.upkeep import IDLE_SECONDS, Upkeep
+from tenure_sidecar.shared.upkeep import Upkeep
 from tenure_sidecar.shared.work import Means, Runs
 from tenure_sidecar.tools.tool import Toolbox
 from tenure_sidecar.turn.workflow import Pace
 from tenure_sidecar.volume import Gauge, data_key, prepare
 
-MOST_OPEN = 128
-"""Sessions that are open at once: so many turns can be answered at the same time."""
-PATIENCE_SECONDS = 20.0
-"""How long a call waits for its session to be opened while as many are busy."""
 _LOOK_SECONDS = 1.0
 _HOOK_SECONDS = 0.05
 _RETRY_SECONDS = {JournalState.LOCKED: 0.2, JournalState.KEY_MISMATCH: 1.0}
@@ -39,6 +36,18 @@ _RETRY_OTHERWISE_SECONDS = 5.0
 _FIRST_ATTEMPT_SECONDS = 5.0
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Room:
+    """What the sessions of a host have together."""
+
+    open: int = 128
+    """Sessions that are open at once: so many turns can be answered at the same time."""
+    patience_seconds: float = 20.0
+    """How long a call waits for its session to be opened while as many are busy."""
+    idle_seconds: float = 10.0
+    """How long a session stays open after its last use."""
 
 
 class Host:
@@ -52,8 +61,7 @@ class Host:
         client: Client,
         toolbox: "ToolboxOf",
         pace: Pace,
-        idle_seconds: float = IDLE_SECONDS,
-        most_open: int = MOST_OPEN,
+        room: Room,
     ) -> None:
         """`toolbox` makes the tools of the agent."""
         self._settings = settings
@@ -63,8 +71,7 @@ class Host:
         self._pod = Pod(settings, clock, metrics, client, lambda: self._config)
         self._toolbox = toolbox(self)
         self._functions: dict[str, str] = {}
-        self._idle_seconds = idle_seconds
-        self._seats = Seats(most_open, PATIENCE_SECONDS)
+        self._seats = Seats(room.open, room.patience_seconds)
         self._runs = Runs()
         self._residents: dict[str, Resident] = {}
         self._ground: Ground | None = None
@@ -73,7 +80,7 @@ class Host:
         self._tried = asyncio.Event()
         self._registering = asyncio.Lock()
         self._aside = Aside()
-        self._upkeep = Upkeep(self._residents, self._seats, lambda: self._config, clock, self._aside, idle_seconds)
+        self._upkeep = Upkeep(self._residents, self._seats, lambda: self._config, clock, self._aside, room.idle_seconds)
         self._gauge = Gauge(settings.data, clock.elapsed)
         self.activity = Activity(clock.elapsed, self._answers)
         """What happens in the pod."""

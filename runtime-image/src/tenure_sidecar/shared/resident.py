@@ -85,6 +85,11 @@ class Resident:
         return self._work
 
     @property
+    def is_closed(self) -> bool:
+        """Whether nothing of it is open, nor is being closed."""
+        return self._task is None
+
+    @property
     def busy(self) -> bool:
         """Whether somebody uses it, or a turn is being answered."""
         return bool(self._users) or (self._work is not None and not self._work.resting)
@@ -210,7 +215,7 @@ class Resident:
         if work is None or task is None:
             return
         self.summary = work.summary()
-        self._work = self._task = None
+        self._work = None  # who calls now waits until it is closed, and has it opened again
         for user in self._users:
             user.cancel()
         await work.wind_up(0)
@@ -222,6 +227,7 @@ class Resident:
         self._unclean = work.journal.broken is not None
         if not self.erased and not self._unclean:
             await asyncio.to_thread(self._keep, work.transcript.open_turn() is not None)
+        self._task = None
 
     def _keep(self, unended: bool) -> None:
         try:

@@ -11,8 +11,6 @@ from tenure_sidecar.shared.aside import Aside
 from tenure_sidecar.shared.resident import Resident
 from tenure_sidecar.shared.seats import Seats
 
-IDLE_SECONDS = 10.0
-"""How long a session stays open after its last use."""
 _LOOK_SECONDS = 1.0
 _SOON_SECONDS = 0.05
 """How often it is looked for idle sessions while others wait for their place."""
@@ -33,8 +31,9 @@ class Upkeep:
         config: Callable[[], SessionConfig | None],
         clock: Clock,
         aside: Aside,
-        idle_seconds: float = IDLE_SECONDS,
+        idle_seconds: float,
     ) -> None:
+        """`idle_seconds` is how long a session stays open after its last use."""
         self._residents = residents
         self._seats = seats
         self._config = config
