@@ -46,6 +46,8 @@ class Agent:
         self.requests: list[Json] = []
         self.hold: asyncio.Event | None = None
         """While it is there and not set, runs for inputs with `slowly` wait for it."""
+        self.arguments: Json | None = None
+        """What it calls tools with."""
         self.lie: str | None = None
         """What it says to be its run."""
 
@@ -61,7 +63,7 @@ class Agent:
         base = f"http://127.0.0.1:{self.proxy_port}/v1"
         outputs = []
         for n, name in enumerate(word[5:] for word in said.split() if word.startswith("call:")):
-            body = {"callId": f"c{n}", "name": name, "arguments": json.dumps({"of": said})}
+            body = {"callId": f"c{n}", "name": name, "arguments": json.dumps(self.arguments or {"of": said})}
             answer = await self.http.post(f"{base}/tools/call", json=body, headers=headers)
             outputs.append(answer.json().get("output", answer.text))
         asked = {**request, "stream": False, "messages": [*request["messages"]]}
@@ -138,12 +140,13 @@ class HostWorld:
         self.agent.proxy_port = self.proxy_port
         self.http.base_url = httpx.URL(f"http://127.0.0.1:{control}")
         await self._running.enter_async_context(hosting(doors, *sockets))
-        working = self.ended = asyncio.create_task(self.host.run())
+        host = self.host
+        working = self.ended = asyncio.create_task(host.run())
 
         async def stop() -> None:
             working.cancel()
             await asyncio.wait((working,))
-            await self.host.release()
+            await host.release()
             await client.close()
 
         self._running.push_async_callback(stop)
