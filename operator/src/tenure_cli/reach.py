@@ -130,6 +130,8 @@ class Reach(AbstractContextManager["Reach"]):
             found = self.cluster.find(SERVICES, None, labels=_GATEWAYS)
         except NotAllowedError:
             found = self.cluster.find(SERVICES, _USUAL_NAMESPACE, labels=_GATEWAYS)
+        # Its metrics have a Service of their own, with the same labels.
+        found = [service for service in found if _port(service) is not None]
         if not found:
             raise NotFoundError(
                 "No gateway of Tenure is found in the cluster. Is it installed? If it is somewhere else, give its URL "
@@ -142,6 +144,10 @@ class Reach(AbstractContextManager["Reach"]):
 
 
 def _service(obj: Object) -> Service:
-    metadata, ports = obj["metadata"], obj["spec"]["ports"]
-    port = next((port for port in ports if port.get("name") == "http"), ports[0])
-    return Service(metadata["namespace"], metadata["name"], port["port"])
+    metadata = obj["metadata"]
+    return Service(metadata["namespace"], metadata["name"], _port(obj) or obj["spec"]["ports"][0]["port"])
+
+
+def _port(obj: Object) -> int | None:
+    """The port of a Service that is for clients."""
+    return next((port["port"] for port in obj["spec"]["ports"] if port.get("name") == "http"), None)

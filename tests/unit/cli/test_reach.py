@@ -59,6 +59,9 @@ def reach(cluster: StandInCluster, *arguments: str) -> Reach:
 def cluster() -> StandInCluster:
     found = StandInCluster(own="own")
     found.put(SERVICES, service())
+    metrics = service("tenure-gateway-metrics")
+    metrics["spec"]["ports"] = [{"name": "metrics", "port": 9090}]
+    found.put(SERVICES, metrics)
     return found
 
 
