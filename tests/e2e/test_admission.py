@@ -158,6 +158,47 @@ BAD: dict[str, Bad] = {
         "spec.agentRef.name",
         "must be the name of an object in this namespace",
     ),
+    "mode that there is not": (
+        session("operatingMode", value="Asleep"),
+        "spec.operatingMode",
+        'supported values: "Running", "Hibernated"',
+    ),
+    "source of nothing": (session("source", value={}), "spec.source", "must have either forkFrom or importFrom"),
+    "source of two": (
+        session("source", value={"forkFrom": {"session": "a"}, "importFrom": {"digest": f"sha256:{'0' * 64}"}}),
+        "spec.source",
+        "must have either forkFrom or importFrom",
+    ),
+    "fork of a session elsewhere": (
+        session("source", value={"forkFrom": {"session": "shop/chat"}}),
+        "spec.source.forkFrom.session",
+        "must be the name of an object in this namespace",
+    ),
+    "digest of another kind": (
+        session("source", value={"importFrom": {"digest": "md5:0"}}),
+        "spec.source.importFrom.digest",
+        "must be sha256: and 64 hexadecimal digits",
+    ),
+    "session that never wakes long enough": (
+        agent("session", value={"idleTimeoutSeconds": 0}),
+        "spec.session.idleTimeoutSeconds",
+        "should be greater than or equal to 1",
+    ),
+    "pod that lives a moment": (
+        agent("session", value={"maxLifetimeSeconds": 1}),
+        "spec.session.maxLifetimeSeconds",
+        "should be greater than or equal to 60",
+    ),
+    "pool without end": (
+        agent("session", value={"warmPool": {"size": 1000}}),
+        "spec.session.warmPool.size",
+        "should be less than or equal to 200",
+    ),
+    "volume that is archived": (
+        agent("session", "storage", "whenDeleted", value="Archive"),
+        "spec.session.storage.whenDeleted",
+        'supported values: "Delete", "Retain"',
+    ),
     "policy of nothing": (policy("classes", value=[]), "spec.classes", "should have at least 1 items"),
     "policy without a limit": (
         policy("classes", value=[{"name": "transcript"}]),
@@ -213,6 +254,18 @@ GOOD: dict[str, Manifest] = {
     "no path": agent(baseURL="http://model.shop.svc:8000"),
     "a pod in a virtual machine": agent("runtime", value={"runtimeClassName": "kata"}),
     "a session that ends": session("expiresAt", value="2030-01-01T00:00:00Z"),
+    "a session that is to sleep": session("operatingMode", value="Hibernated"),
+    "a fork": session("source", value={"forkFrom": {"session": "other", "atSequence": 40}}),
+    "an import": session("source", value={"importFrom": {"digest": f"sha256:{'a' * 64}"}}),
+    "all that an agent can say of its sessions": agent(
+        "session",
+        value={
+            "idleTimeoutSeconds": 60,
+            "maxLifetimeSeconds": 86_400,
+            "storage": {"size": "2Gi", "storageClassName": "fast", "whenDeleted": "Retain"},
+            "warmPool": {"size": 3},
+        },
+    ),
     "a subject of an identity provider": session("subject", value="https://login.example.com#ada@example.com"),
     "a policy with both limits": policy("classes", value=[{"name": "transcript", "maxAgeSeconds": 20, "maxCount": 9}]),
 }
@@ -240,7 +293,9 @@ def test_defaults_are_filled_in_by_the_api_server(place: Place) -> None:
     assert made["spec"]["model"]["api"] == "ChatCompletions"
     assert made["spec"]["model"]["firstTokenTimeoutSeconds"] == 60
     assert made["spec"]["instructions"] == ""
-    assert made["spec"]["session"]["storage"]["size"] == "1Gi"
+    assert made["spec"]["session"]["storage"] == {"size": "1Gi", "whenDeleted": "Delete"}
+    assert made["spec"]["session"]["idleTimeoutSeconds"] == 900
+    assert made["spec"]["session"]["warmPool"] == {"size": 0}
     assert made["status"] == {"observedGeneration": -1}
     assert json.loads(attempt(place.kube, policy("enforcement")))["spec"]["enforcement"] == {"intervalSeconds": 60}
     secret = agent(credentialsSecretRef={"name": "openai"})
@@ -257,6 +312,7 @@ def test_what_the_api_server_accepts_the_models_read_and_write_back(place: Place
     [
         (("agentRef",), {"name": "other"}, "agentRef cannot be changed; create a new object instead"),
         (("subject",), "system:serviceaccount:shop:thief", "subject cannot be changed; create a new object instead"),
+        (("source",), {"forkFrom": {"session": "other"}}, "source cannot be changed; create a new object instead"),
     ],
 )
 def test_whose_session_it_is_cannot_be_changed(place: Place, path: tuple[str, ...], value: Any, sentence: str) -> None:

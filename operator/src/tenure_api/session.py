@@ -44,10 +44,13 @@ class ForkFrom(Resource):
     )
 
 
+_DIGEST = rule("self.matches('^sha256:[0-9a-f]{64}$')", "must be sha256: and 64 hexadecimal digits")
+
+
 class ImportFrom(Resource):
     """A bundle that the new session's state comes from, sent by who creates the session."""
 
-    digest: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$", max_length=71)] = Field(
+    digest: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$", max_length=71), cel(_DIGEST)] = Field(
         description="Digest of the bundle, `sha256:` and 64 hexadecimal digits. No other bundle is taken."
     )
 
