@@ -56,7 +56,8 @@ class ImportFrom(Resource):
 
 
 _ONE_SOURCE = rule(
-    "has(self.forkFrom) != has(self.importFrom)", "must have either forkFrom or importFrom; leave source out for neither"
+    "has(self.forkFrom) != has(self.importFrom)",
+    "must have either forkFrom or importFrom; leave source out for neither",
 )
 
 
