@@ -163,7 +163,7 @@ class Report(Wire):
     identity: str
     """What the sidecar is bound to, and the audience of its tokens: UID of the volume's claim."""
     generation: int = 0
-    """Lease generation that it runs under."""
+    """Lease generation that it runs under; if it is superseded, that of the run which has the journal."""
     bound: str | None = None
     """UID of the AgentSession, if it was started ahead and given to one."""
     idle_seconds: float | None = None

@@ -8,6 +8,7 @@
     │   ├── SupersededError     a later run of the session has it
     │   ├── AwaitingBundleError it is empty and is to begin with the state of another session
     │   ├── KeyMismatchError    the data key is missing or not the one that the journal was written with
+    │   ├── VolumeFullError     there is no room to write; it can be read, and written again as soon as there is
     │   └── UnreadableError     the files are damaged, or the volume fails
     └── HttpError               a server that we call does not do its part
         ├── ConnectError        it cannot be reached
@@ -55,6 +56,11 @@ class SupersededError(JournalError):
 
     state = JournalState.SUPERSEDED
 
+    def __init__(self, message: str, generation: int) -> None:
+        """`generation` is that of the later run."""
+        super().__init__(message)
+        self.generation = generation
+
 
 class AwaitingBundleError(JournalError):
     """The journal is empty, and begins with the state of another session, which has not come yet."""
@@ -68,8 +74,22 @@ class KeyMismatchError(JournalError):
     state = JournalState.KEY_MISMATCH
 
 
+class VolumeFullError(JournalError):
+    """There is no room on the volume. Nothing is broken: what was to be written was not, and reading goes on."""
+
+    def __init__(self) -> None:
+        super().__init__("the volume of the session is full; delete files of its workspace, or have the volume grown")
+
+
 class UnreadableError(JournalError):
     """The journal's files are damaged, or the volume fails."""
+
+
+def unavailable(error: JournalError) -> RefusedError:
+    """What it means to a caller that the journal cannot be used."""
+    if isinstance(error, VolumeFullError):
+        return RefusedError(507, "volume_full", str(error))
+    return RefusedError(503, "journal_unavailable", str(error))
 
 
 class HttpError(SidecarError):

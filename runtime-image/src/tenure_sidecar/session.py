@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tenure_api.configuration import EffectivePolicy, SessionConfig
-from tenure_api.wire import DRAIN_SECONDS, Binding, JournalState, Report, TurnRequest
+from tenure_api.wire import DRAIN_SECONDS, Binding, JournalState, Report
 from tenure_sidecar.activity import Activity
 from tenure_sidecar.bundle.beginning import Beginning
 from tenure_sidecar.bundle.staging import Staging
@@ -16,6 +16,7 @@ from tenure_sidecar.clock import SteadyClock, moment
 from tenure_sidecar.config import mounted, newer
 from tenure_sidecar.errors import (
     AwaitingBundleError,
+    ConnectError,
     JournalError,
     RefusedError,
     SupersededError,
@@ -28,20 +29,17 @@ from tenure_sidecar.journal.records import Bound, ConfigAccepted, FunctionsSeen
 from tenure_sidecar.journal.sealing import Sealer
 from tenure_sidecar.journal.store import Journal
 from tenure_sidecar.metrics import Metrics
-from tenure_sidecar.model_health import HealthOfModel, Prober
 from tenure_sidecar.opened import Opened, read
-from tenure_sidecar.proxy.credentials import Credentials
+from tenure_sidecar.pod import Pod
 from tenure_sidecar.retention import Sweeper
 from tenure_sidecar.settings import AGENT_GROUP, Settings
-from tenure_sidecar.tools.results import shown
+from tenure_sidecar.tools.results import fitting
 from tenure_sidecar.tools.tool import Toolbox
 from tenure_sidecar.turn.engine import Surroundings, Turns
-from tenure_sidecar.turn.runtime_client import RuntimeClient
 from tenure_sidecar.turn.transcript import Transcript
 from tenure_sidecar.turn.workflow import Pace, Underway
 from tenure_sidecar.volume import Gauge, data_key, prepare
-from tenure_sidecar.workspace.ballast import Ballast
-from tenure_sidecar.workspace.door import receive_files
+from tenure_sidecar.workspace.door import receiving
 from tenure_sidecar.workspace.files import Files
 
 _RETRY_SECONDS = {
@@ -52,7 +50,6 @@ _RETRY_SECONDS = {
 }
 _FIRST_ATTEMPT_SECONDS = 5.0
 _RETRY_WRITE_SECONDS = 1.0
-_BALLAST_SECONDS = 30.0
 _LOOK_SECONDS = 0.05
 
 log = logging.getLogger(__name__)
@@ -63,6 +60,7 @@ class _Running:
     """The parts that work on an open journal."""
 
     journal: Journal
+    pen: Pen
     transcript: Transcript
     turns: Turns
     sweeper: Sweeper
@@ -79,10 +77,10 @@ class Session:
         self._clock = clock
         self._metrics = metrics
         self._config: SessionConfig | None = None
-        self._credentials = Credentials(settings.credentials)
+        pod = self.pod = Pod(settings, clock, metrics, client, lambda: self._config)
+        self.credentials, self.health, self.pod_token = pod.credentials, pod.health, pod.token
         self.files = Files(settings.workspace, AGENT_GROUP)
         """The workspace."""
-        self._ballast = Ballast(settings.state)
         self._toolbox = toolbox(self)
         self._functions: dict[str, str] = {}
         self._bound: Binding | None = None
@@ -92,10 +90,6 @@ class Session:
         self.beginning = Beginning(settings.source, staging, clock)
         """What it begins with, if that is the state of another session."""
         self._gauge = Gauge(settings.data, clock.elapsed)
-        self._runtime = RuntimeClient(client, settings.runtime_port, self.pod_token)
-        self.health = HealthOfModel(clock, metrics.model_called)
-        self._prober = Prober(client, self._credentials, self.health, lambda: self._config)
-        self._token: str | None = None
         self._running: _Running | None = None
         self._problem: JournalError | None = None
         self._tried = asyncio.Event()
@@ -103,11 +97,6 @@ class Session:
         self._closing = False
 
     # --- what others ask of it -----------------------------------------------------------------------------------
-
-    @property
-    def credentials(self) -> Credentials:
-        """The model credentials."""
-        return self._credentials
 
     @property
     def config(self) -> SessionConfig | None:
@@ -131,8 +120,7 @@ class Session:
     async def remember(self, tool: str, functions: bytes) -> None:
         """Keep the functions of a tool, for a start at which it cannot be asked. Raises `JournalError`."""
         self._functions[tool] = functions.decode()
-        seen = FunctionsSeen(functions=self._functions)
-        await self._open().journal.replace(FunctionsSeen.kind, seen.payload())
+        await self._open().pen.replace(FunctionsSeen(functions=self._functions))
 
     @property
     def turns(self) -> Turns:
@@ -162,15 +150,6 @@ class Session:
             return "there is no configuration: the agent's ConfigMap is missing or not valid"
         return None
 
-    def pod_token(self) -> str | None:
-        """The token between the two containers of this pod; None while it is not mounted."""
-        if self._token is None:
-            try:
-                self._token = (self._settings.key / "pod-token").read_text().strip() or None
-            except OSError:
-                return None
-        return self._token
-
     async def report(self) -> Report:
         """As the operator is told. Waits for the first attempt to open the journal, so as not to tell half a truth."""
         try:
@@ -182,7 +161,7 @@ class Session:
         state = problem.state if problem is not None else JournalState.UNREADABLE
         common = {
             "identity": self._settings.identity,
-            "generation": self._settings.generation,
+            "generation": problem.generation if isinstance(problem, SupersededError) else self._settings.generation,
             "volume": await asyncio.to_thread(self._gauge.use),
             "config_digest": config.digest() if config is not None else None,
             "agent_generation": config.agent_generation if config is not None else None,
@@ -198,6 +177,7 @@ class Session:
             bound=self._bound.uid if self._bound is not None else None,
             idle_seconds=self.activity.idle_seconds,
             draining=self.activity.draining,
+            ready=await self._is_ready(),
             sequence=running.journal.sequence,
             turns=len(running.transcript),
             active_turn=running.turns.active,
@@ -208,17 +188,27 @@ class Session:
             **common,
         )
 
+    async def _is_ready(self) -> bool:
+        """Whether it takes turns and the agent container is there for them."""
+        if self.unready is not None or self.activity.draining:
+            return False
+        try:
+            await self.pod.runtime.reach()
+        except ConnectError:
+            return False
+        return True
+
     async def configure(self, offered: SessionConfig) -> None:
         """Accept a configuration; it holds when it is on disk. Raises `JournalError`."""
         running = self._open()
         config = newer(self._config, offered)
         if config is None or config == self._config:
             return
-        await running.journal.replace(ConfigAccepted.kind, ConfigAccepted(config=config).payload())
+        await running.pen.replace(ConfigAccepted(config=config))
         log.info("accepted generation %d of agent %s", config.agent_generation, config.agent)
         self._config = config
         running.sweeper.wake()
-        self._prober.wake()
+        self.pod.prober.wake()
         self._toolbox.wake()
 
     async def bind(self, binding: Binding) -> None:
@@ -274,27 +264,33 @@ class Session:
         """
         opened = await self._opened()
         self._clock.not_before(opened.journal.last_at / 1e6)
-        pen = Pen(opened.journal, _RETRY_WRITE_SECONDS, self._ballast.give_up, self.activity.happened)
+        pen = Pen(opened.journal, _RETRY_WRITE_SECONDS, self.pod.ballast.give_up, self.activity.happened)
         turns = Turns(pen, opened.transcript, self._surroundings(), opened.unended)
         sweeper = Sweeper(
-            opened.journal, opened.transcript, self._policy, self._clock, self._metrics, self.files.erase_turn
+            opened.journal,
+            opened.transcript,
+            self._policy,
+            self._clock,
+            self._metrics,
+            self.files.erase_turn,
+            self.pod.ballast.give_up,
         )
         self._functions, self._bound = opened.functions, opened.bound
         self._config = newer(opened.config, self._config)
-        self._running = _Running(opened.journal, opened.transcript, turns, sweeper)
+        self._running = _Running(opened.journal, pen, opened.transcript, turns, sweeper)
         self._problem = None
         self._metrics.journal(JournalState.OPEN)
         log.info("the journal is open at record %d", opened.journal.sequence)
         self._tried.set()
         self.beginning.go()
         if self._config is not None and self._config != opened.config:
-            await self._keep(self._config, opened.journal)
+            await self._keep(self._config, pen, opened.journal)
         await _together(
             turns.run(),
             sweeper.run(),
-            self._prober.run(),
+            self.pod.prober.run(),
             self._toolbox.run(),
-            self._keep_ballast(),
+            self.pod.keep_ballast(opened.journal.shrink),
             opened.journal.until_broken(),
         )
 
@@ -309,43 +305,28 @@ class Session:
         if self._running is not None:
             await self._running.journal.close()
 
-    async def _keep(self, config: SessionConfig, journal: Journal) -> None:
+    async def _keep(self, config: SessionConfig, pen: Pen, journal: Journal) -> None:
         """Record the mounted configuration. It holds anyhow: a full volume must not keep the session from starting."""
         try:
-            await journal.replace(ConfigAccepted.kind, ConfigAccepted(config=config).payload())
+            await pen.replace(ConfigAccepted(config=config))
         except JournalError:
             if journal.broken is not None:
                 raise
             log.warning("the mounted configuration cannot be recorded yet")
 
     def _surroundings(self) -> Surroundings:
-        async def fit(text: str, limit: int, turn: str, step: int) -> str:
-            if len(text) * 4 <= limit:  # no character has more than four bytes
-                return text
-            return await asyncio.to_thread(shown, self.files, text, turn, step, limit)
-
-        async def receive(request: TurnRequest) -> None:
-            if request.files:
-                await asyncio.to_thread(receive_files, self.files, request.files)
-
         return Surroundings(
             identity=self._settings.identity,
-            runtime=self._runtime,
+            runtime=self.pod.runtime,
             config=lambda: self._config,
             toolbox=self._toolbox,
-            fit=fit,
-            receive=receive,
+            fit=fitting(self.files),
+            receive=receiving(self.files, self.pod.ballast),
             admit=self.activity.admit,
             clock=self._clock,
             metrics=self._metrics,
             pace=Pace(),
         )
-
-    async def _keep_ballast(self) -> None:
-        """Make the reserve again whenever there is room for it."""
-        while True:
-            await asyncio.to_thread(self._ballast.hold)
-            await asyncio.sleep(_BALLAST_SECONDS)
 
     def _open(self) -> _Running:
         if self._running is None:
@@ -381,7 +362,7 @@ class Session:
                     return await asyncio.to_thread(read, journal)
                 except AwaitingBundleError as awaiting:
                     self._tell(awaiting)
-                    await self.beginning.wait(journal)
+                    await _first(self.beginning.wait(journal), journal.until_broken())
         except BaseException:
             await asyncio.to_thread(journal.abandon)
             raise
@@ -403,3 +384,15 @@ async def _together(*works: Coroutine[Any, Any, None]) -> None:
     async with asyncio.TaskGroup() as group:
         for work in works:
             group.create_task(work)
+
+
+async def _first(work: Coroutine[Any, Any, None], failing: Coroutine[Any, Any, None]) -> None:
+    """Do this, unless the other fails before."""
+    tasks = [asyncio.ensure_future(work), asyncio.ensure_future(failing)]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()

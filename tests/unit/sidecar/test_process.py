@@ -144,7 +144,7 @@ async def test_a_superseded_process_leaves_and_stays_out_when_it_is_started_agai
         unready = await world.http.get("/readyz")
         assert (unready.status_code, "run 8" in unready.text) == (503, True)
         report = await world.report()
-        assert (report["journal"], report["generation"]) == ("Superseded", 7)
+        assert (report["journal"], report["generation"]) == ("Superseded", 8)
         assert await world.refused(a_turn()) == (503, "journal_unavailable")
         written = await world.http.put("/v1/files/a.txt", content=b"x", headers=world.token())
         assert written.status_code == 503

@@ -45,7 +45,8 @@ class Lease:
         highest = self._highest()
         if highest > self.generation:
             raise SupersededError(
-                f"run {highest} of the session has the journal; this is run {self.generation}, which must not write"
+                f"run {highest} of the session has the journal; this is run {self.generation}, which must not write",
+                highest,
             )
 
     def _highest(self) -> int:
