@@ -134,13 +134,21 @@ class Access:
 
     async def may_use_session(self, caller: Caller, session: SessionView) -> bool:
         """Whether the session answers to the caller."""
-        if caller.name == session.subject and await self.may_use_agent(caller, session.agent):
+        if await self.may_use_as_subject(caller, session):
             return True
         return await self._may(caller, SESSIONS, session.key.namespace, session.key.name)
 
     async def may_wake(self, caller: Caller, session: SessionView) -> bool:
         """Whether the caller may wake the session although it is kept asleep."""
         return await self._may(caller, SESSIONS, session.key.namespace, session.key.name, "wake")
+
+    async def may_use_as_subject(self, caller: Caller, session: SessionView) -> bool:
+        """Whether the session is the caller's own."""
+        return caller.name == session.subject and await self.may_use_agent(caller, session.agent)
+
+    async def may(self, caller: Caller, verb: str, session: Key) -> bool:
+        """Whether RBAC lets the caller do this with a session, or with all of a namespace if it has no name."""
+        return await self._may(caller, SESSIONS, session.namespace, session.name, verb)
 
     async def usable_agents(self, caller: Caller, agents: Iterable[Key]) -> list[Key]:
         """Those of the agents that the caller may use.

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Generic, Protocol, TypeVar
 
-from tenure_api.conditions import ConditionStatus, ConditionType
+from tenure_api.conditions import ConditionStatus, ConditionType, Reason
 from tenure_api.names import METADATA_ANNOTATION, PARENT_LABEL, WAKE_ANNOTATION
 from tenure_api.session import EffectiveMode, OperatingMode
 from tenure_gateway.faults import SessionGone, SessionStalled
@@ -54,6 +54,10 @@ class SessionView:
     metadata: dict[str, str] = field(hash=False)
     address: str | None
     """IP address of its pod while it is Ready and has one."""
+    restoring: str | None
+    """IP address of its pod while that waits for the bundle that the session begins with."""
+    bundle: str | None
+    """Digest of the bundle that it is imported from."""
     generation: int
     """Of its lease: counts the pods that it was given."""
     asleep: bool
@@ -145,6 +149,8 @@ def session_view(obj: Object) -> SessionView:
         subject=obj["spec"]["subject"],
         metadata=_metadata(annotations.get(METADATA_ANNOTATION)),
         address=status.get("podIP") if _holds(ready) and not asleep else None,
+        restoring=status.get("podIP") if ready is not None and ready.get("reason") == Reason.RESTORING else None,
+        bundle=((obj["spec"].get("source") or {}).get("importFrom") or {}).get("digest"),
         generation=(status.get("lease") or {}).get("generation", 0),
         asleep=asleep,
         kept_asleep=obj["spec"].get("operatingMode") == OperatingMode.HIBERNATED,

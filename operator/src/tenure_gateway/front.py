@@ -28,8 +28,8 @@ log = logging.getLogger(__name__)
 _METHODS = frozenset({"GET", "HEAD", "POST", "DELETE"})
 _UNMATCHED = "unmatched"
 _CLOSE = {"connection": "close"}
-_UPLOADS = re.compile(r"/v1/containers/[^/]+/files")
-"""Where files are uploaded: those bodies are longer, and are not held here."""
+_UPLOADS = re.compile(r"/v1/(containers/[^/]+/files|tenure/sessions/[^/]+/[^/]+/bundle)")
+"""Where files and bundles are uploaded: those bodies are longer, and are not held here."""
 _THROWN_AWAY = 16
 """Times the limit: so much of a body that is too long is read all the same. A client that is still sending when the
 connection is closed sees it break and never the answer."""

@@ -7,10 +7,13 @@ from typing import Protocol
 
 import aiohttp
 
-from tenure_api.tokens import Signer
+from tenure_api.bundle import keys_in
+from tenure_api.tokens import Signer, public_key
 from tenure_gateway.access import Access, Reviewer
 from tenure_gateway.answers import Answers
 from tenure_gateway.api_client import AGENTS, SESSIONS, Sink
+from tenure_gateway.bundle_routes import BundleRoutes
+from tenure_gateway.bundles import Bundles
 from tenure_gateway.chat_routes import ChatRoutes
 from tenure_gateway.containers_routes import ContainersRoutes
 from tenure_gateway.conversations_routes import ConversationsRoutes
@@ -25,6 +28,7 @@ from tenure_gateway.routes import application, templates
 from tenure_gateway.sessions import Sessions, Store
 from tenure_gateway.settings import Settings
 from tenure_gateway.sidecar import Sidecars, Tokens
+from tenure_gateway.spool import Spool
 from tenure_gateway.turns import Turns
 from tenure_gateway.visitors import Visitors
 from tenure_gateway.wakes import Bedside, Wakes
@@ -77,11 +81,14 @@ def assemble(settings: Settings, signing_key: str, cluster: Cluster, http: aioht
     lifetimes = Lifetimes(settings.response_retention_seconds, settings.throwaway_seconds)
     places = Places(sessions, visitors, delegation, lifetimes)
     answers = Answers(sessions, turns)
+    trusted = settings.trusted_keys() | keys_in(public_key(signing_key))
+    spool = Spool(settings.spool_directory, settings.max_bundle_bytes, trusted)
     routes = [
         *ConversationsRoutes(visitors, sessions, turns).table(),
         *ResponsesRoutes(visitors, places, answers, turns).table(),
         *ChatRoutes(visitors, places, answers).table(),
         *ContainersRoutes(visitors, Workspaces(pods, sidecars)).table(),
+        *BundleRoutes(visitors, access, sessions, Bundles(directory, pods, sidecars, signing_key), spool).table(),
     ]
     front = Front(
         application(routes), templates(routes), metrics, settings.max_body_bytes, settings.receive_timeout_seconds

@@ -77,6 +77,7 @@ def main() -> None:
     try:
         settings = from_environment(os.environ)
         signing_key = settings.signing_key_file.read_text()
+        settings.trusted_keys()
     except (InvalidSettingsError, OSError) as error:
         sys.exit(f"tenure-gateway: {error}")
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")

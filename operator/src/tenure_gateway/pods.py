@@ -52,15 +52,19 @@ class Pods:
     def cut_if_moved(self, session: Key, target: Target, cut: Callable[[], None]) -> Iterator[None]:
         """Cuts a call when the session has another pod or sleeps: one that is gone may not even break connections.
 
-        A pod with another address or of another generation of the lease is another one.
+        A pod with another address or of another generation of the lease is another one. Cuts once, however much more
+        happens before the call has ended.
         """
+        is_cut = False
 
         def heard() -> None:
+            nonlocal is_cut
             known = self._directory.sessions.get(session)
-            if known is None:
+            if known is None or is_cut:
                 return
             elsewhere = known.address not in (None, target.address) or known.generation != target.generation
             if elsewhere or known.asleep:
+                is_cut = True
                 cut()
 
         with self._directory.sessions.watching(session, heard):

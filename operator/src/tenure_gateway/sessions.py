@@ -54,6 +54,8 @@ class Wish:
     name: str | None = None
     """Its name, if it is one that a repetition of the request finds again."""
     parentage: Parentage | None = None
+    bundle: str | None = None
+    """Digest of the bundle that it begins with."""
 
 
 def session_manifest(wish: Wish, name: str, expires: datetime | None) -> Object:
@@ -71,6 +73,8 @@ def session_manifest(wish: Wish, name: str, expires: datetime | None) -> Object:
     if annotations:
         described["annotations"] = annotations
     spec: Object = {"agentRef": {"name": wish.agent.key.name}, "subject": wish.subject}
+    if wish.bundle is not None:
+        spec["source"] = {"importFrom": {"digest": wish.bundle}}
     if expires is not None:
         spec["expiresAt"] = expires.strftime("%Y-%m-%dT%H:%M:%SZ")
     return {"apiVersion": API_VERSION, "kind": "AgentSession", "metadata": described, "spec": spec}
@@ -155,10 +159,11 @@ class Sessions:
     async def _made_before(self, key: Key, wish: Wish) -> SessionView:
         obj = await self._store.get_session(key)
         if obj is None or "deletionTimestamp" in obj["metadata"]:
-            raise NotReady("the session of this Idempotency-Key is being deleted")
+            raise NotReady("the session of this name is being deleted")
         session = self._directory.sessions.offer(obj)
         owner = None if wish.parentage is None else wish.parentage.parent.uid
-        if (session.subject, session.agent, session.owner) != (wish.subject, wish.agent.key, owner):
+        made = (session.subject, session.agent, session.owner, session.bundle)
+        if made != (wish.subject, wish.agent.key, owner, wish.bundle):
             raise KeyReused
         return session
 

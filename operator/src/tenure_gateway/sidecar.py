@@ -7,7 +7,7 @@ where httpx takes 1.6 ms and httpx2 0.9 ms (measured on two cores, 20 deltas).
 import asyncio
 import socket
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Mapping
 from typing import NamedTuple, TypeVar
 from urllib.parse import urlencode
 
@@ -101,8 +101,11 @@ class Line:
 
     async def dial(self, request: Awaitable[aiohttp.ClientResponse]) -> aiohttp.ClientResponse:
         """The answer to a request, as soon as it begins. Raises `TimeoutError` when the line is cut before."""
-        async with asyncio.timeout(0 if self._is_cut else None) as self._dialling:
-            self._answer = await request
+        try:
+            async with asyncio.timeout(0 if self._is_cut else None) as self._dialling:
+                self._answer = await request
+        finally:
+            self._dialling = None
         if self._is_cut:
             # Cut after the answer came and before this task ran: a time-out is not raised once its block is left.
             self._answer.close()
@@ -207,22 +210,25 @@ class Sidecars:
         *,
         body: bytes | AsyncIterable[bytes] | None = None,
         seconds: float = _READ_SECONDS,
+        headers: Mapping[str, str] | None = None,
     ) -> tuple[int, bytes]:
         """Status and body of the answer to a call; `path` is encoded as in a URL. Raises `BrokenError`."""
         timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=_CONNECT_SECONDS)
         try:
-            async with self._send(target, method, path, body, timeout) as response:
+            async with self._send(target, method, path, body, timeout, headers) as response:
                 return response.status, await response.read()
         except _UNREACHABLE as error:
             raise UnreachableError(type(error).__name__) from None
         except BROKEN as error:
             raise BrokenError(type(error).__name__) from None
 
-    async def open(self, target: Target, path: str) -> aiohttp.ClientResponse:
-        """An answer whose body the caller reads and closes. Raises `BrokenError`."""
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=_READ_SECONDS)
+    async def open(
+        self, target: Target, path: str, headers: Mapping[str, str] | None = None, seconds: float = _READ_SECONDS
+    ) -> aiohttp.ClientResponse:
+        """An answer whose body the caller reads and closes; each bit comes within `seconds`. Raises `BrokenError`."""
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=seconds)
         try:
-            return await self._send(target, "GET", path, None, timeout)
+            return await self._send(target, "GET", path, None, timeout, headers)
         except _UNREACHABLE as error:
             raise UnreachableError(type(error).__name__) from None
         except BROKEN as error:
@@ -235,9 +241,10 @@ class Sidecars:
         path: str,
         body: bytes | AsyncIterable[bytes] | None,
         timeout: aiohttp.ClientTimeout,
+        more: Mapping[str, str] | None = None,
     ) -> aiohttp.client._RequestContextManager:
         token = self._tokens.token(target.identity, target.subject)
-        headers = {"authorization": f"Bearer {token}", "content-type": "application/json"}
+        headers = {"authorization": f"Bearer {token}", "content-type": "application/json", **(more or {})}
         url = URL(target.url(path), encoded=True)
         # What comes bit by bit can be sent but once: not before the sidecar says that it takes it.
         streamed = body is not None and not isinstance(body, bytes)

@@ -58,6 +58,8 @@ class StandInCluster:
         """What else is known of the user of a token."""
         self.grants: set[tuple[str, str, str, str]] = set()
         """User, resource, namespace, name; an empty namespace or name means all."""
+        self.verbs: set[tuple[str, str, str]] = set()
+        """User, verb and name of a session, empty for all, for what is done with bundles."""
         self.wakers: set[tuple[str, str]] = set()
         """Users and names of sessions that they may wake."""
         self.wakes: list[tuple[Key, int]] = []
@@ -232,6 +234,9 @@ class StandInCluster:
         if attributes["verb"] == "wake":
             assert (attributes["resource"], namespace) == (SESSIONS, "shop")
             return (user["user"], name) in self.wakers
+        if attributes["verb"] in ("export", "import", "decrypt"):
+            assert (attributes["resource"], namespace) == (SESSIONS, "shop")
+            return bool({(user["user"], attributes["verb"], each) for each in ("", name)} & self.verbs)
         assert attributes["verb"] == "use"
         wanted = {("", ""), (namespace, ""), (namespace, name)}
         return any((user["user"], attributes["resource"], *where) in self.grants for where in wanted)

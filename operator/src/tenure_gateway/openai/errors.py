@@ -14,6 +14,12 @@ An `ApiError` is an answer. Its message says what to do, and holds nothing that 
 | 404 | `model_not_found`, `conversation_not_found` | there is none, or not for this caller |
 | 404 | `response_not_found`, `previous_response_not_found` | the same |
 | 404 | `approval_request_not_found`, `container_not_found`, `file_not_found` | the same |
+| 400 | `invalid_bundle` | the bundle is damaged, cut off, changed, unsigned, or signed with a key that is not trusted |
+| 400 | `invalid_bundle_key`, `bundle_key_missing`, `bundle_key_refused` | the key is none, is needed, does not fit |
+| 400 | `no_such_record` | the session's journal has no record of this number |
+| 403 | `permission_denied` | the caller may see the session, but not carry it away, or make none of a bundle |
+| 404 | `session_not_found` | there is none, or not for this caller |
+| 409 | `session_exists` | there is another session of the name that is to be imported |
 | 404 | `unknown_url`; 405 `method_not_allowed` | no such route |
 | 408 | `request_timeout` | the body did not come in time |
 | 409 | `conversation_locked` | too many turns wait for this conversation |
@@ -23,7 +29,7 @@ An `ApiError` is an answer. Its message says what to do, and holds nothing that 
 | 409 | `already_decided` | an approval was given or refused before |
 | 409 | `idempotency_key_reused` | the Idempotency-Key belongs to another request |
 | 409 | `turn_cancelled` | in Chat Completions: the answer was cancelled |
-| 413 | `request_too_large`, `file_too_large` | the body or the file is longer than the limit |
+| 413 | `request_too_large`, `file_too_large`, `bundle_too_large` | it is longer than the limit |
 | 400, 429, 502 | the turn's own code | the turn failed: the model refuses it, has no room now, or did not answer |
 | 503 | `session_stalled` | the session cannot go on before somebody mends it |
 | 503 | `session_refused` | the API server refuses to make or to wake a session: a quota, for instance |
