@@ -104,6 +104,7 @@ class PoolReconciler:
             bound={uid: Bound(name_of(sessions[uid]), set_of(sessions[uid])) for uid in bound if uid in sessions},
             rest=self._world.restraint.delay(("warm", name, hash_)),
             quiet=self._pools.quiet(),
+            rush=self._pools.is_rush(),
         )
 
     def _sets(self, agent: Meta) -> Iterable[WarmSet]:

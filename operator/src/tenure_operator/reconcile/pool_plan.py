@@ -82,6 +82,8 @@ class ObservedPool:
     """Seconds until another set may be made or replaced after some have failed."""
     quiet: float = 0.0
     """Seconds until sessions that start have been left in peace for long enough."""
+    rush: bool = False
+    """Sessions are being started, though a refill can be put off no longer."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +153,7 @@ def decide(seen: ObservedPool, now: datetime) -> PoolPlan:
     steps = [each.step for each in judged if each.step is not None]
     pauses = [each.again for each in judged if each.again is not None]
     busy = sum(1 for each in judged if each.state in (State.STARTING, State.FAILING))
-    missing = min(seen.size - len(kept), STARTING_AT_A_TIME - busy)
+    missing = min(seen.size - len(kept), (1 if seen.rush else STARTING_AT_A_TIME) - busy)
     if missing > 0 and seen.can_start:
         if pause := max(seen.rest, seen.quiet):
             pauses.append(pause)
@@ -206,6 +208,8 @@ def _alive(seen: ObservedPool, each: WarmSet, pod: Manifest, claim: Manifest, no
     current = each.report is not None and each.report.config_digest == seen.digest
     visit = Visit(pod["metadata"]["name"]) if pods.sidecar_answers(pod) and not current else None
     judged = pods.judge(pod, claim, each.report, now)
+    if judged.verdict.is_ready and not pods.is_ready(pod):
+        return _Judged(each, State.STARTING, visit)  # by its sidecar's word only; nobody waits for it
     if judged.verdict.is_ready and each.silent:
         return _failed(seen, each, "its sidecar does not answer although its pod is ready")
     if judged.verdict.is_ready:

@@ -156,6 +156,10 @@ class Pools:
             self._rush_began = now
         self._rush = now
 
+    def is_rush(self) -> bool:
+        """Whether a session was started just now."""
+        return self._clock() - self._rush < QUIET_SECONDS
+
     def quiet(self) -> float:
         """Seconds until pools may be refilled."""
         until = min(self._rush + QUIET_SECONDS, self._rush_began + LONGEST_QUIET_SECONDS)
