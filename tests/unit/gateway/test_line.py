@@ -29,6 +29,15 @@ async def test_a_cut_is_not_lost_between_the_answer_and_the_task_that_waits_for_
     assert answer.closed
 
 
+async def test_a_line_is_cut_after_nobody_answered() -> None:
+    line = Line()
+    coming: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    coming.set_exception(ConnectionError)
+    with pytest.raises(ConnectionError):
+        await line.dial(coming)
+    line.cut()
+
+
 async def test_a_line_that_is_cut_before_it_is_dialled_waits_for_nothing() -> None:
     line = Line()
     line.cut()

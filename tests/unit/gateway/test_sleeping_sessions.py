@@ -237,6 +237,23 @@ async def test_a_call_that_hangs_in_a_pod_that_is_gone_ends_when_the_session_sle
     assert await reading == []
 
 
+@pytest.mark.parametrize("request_", [list_items, respond])
+async def test_neither_calls_nor_the_watch_mind_that_much_happens_at_once(
+    client: AsyncOpenAI, world: World, request_: Callable[[AsyncOpenAI, str], Awaitable[object]]
+) -> None:
+    key = world.session("mine")
+    pod = world.pod(key)
+    pod.deaf, pod.breaks = True, ["silent"]
+    asking = asyncio.ensure_future(request_(client, ""))
+    await until(lambda: pod.subjects)
+    for _ in range(3):
+        world.sleep(key)
+        world.revive(key)
+    await asking
+    world.sleep(key)
+    assert await ask(client)
+
+
 async def test_a_call_that_hangs_in_a_pod_of_an_older_generation_ends_at_the_same_address(
     client: AsyncOpenAI, world: World
 ) -> None:
