@@ -218,7 +218,6 @@ _ADVICE = {
     "invalid_api_key": "The gateway does not take this token. It must be one of Kubernetes, for the gateway's "
     "audience: kubectl create token NAME --audience tenure. The token in a kubeconfig usually is for another audience; "
     "then act as a ServiceAccount with --as-serviceaccount NAME.",
-    "session_hibernated": "To let it run: kubectl tenure wake SESSION",
     _PENDING: "On a terminal, kubectl tenure chat AGENT --session SESSION asks for it.",
     "session_stalled": "For more: kubectl tenure why SESSION",
     "session_not_ready": "For more: kubectl tenure why SESSION",

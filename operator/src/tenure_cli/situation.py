@@ -179,7 +179,8 @@ def _not_ready(
     long = began is not None and (seen.now - began).total_seconds() > _LONG_SECONDS
     todo = _todo(seen, Reason.POD_FAILING) if long else "Wait; it goes on by itself."
     said = f"{name} has been {doing}{_for(since, seen.now)} ({reason}): {_sentence(ready)}"
-    return state, reason, since, [Note(said, todo), *_evidence(seen)]
+    # Probes fail while a pod starts: that is worth telling only when it takes too long.
+    return state, reason, since, [Note(said, todo), *(_evidence(seen) if long else ())]
 
 
 def _awake(seen: Seen, name: str, since: str | None) -> Note:

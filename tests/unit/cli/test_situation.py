@@ -110,6 +110,12 @@ class TestOnItsWay:
         found = unready("PodStarting", "The session is being woken.", status={"lease": {"generation": 5}})
         assert found.state is State.WAKING
 
+    def test_probes_that_fail_meanwhile_are_told_only_when_it_takes_long(self) -> None:
+        told = [event("Readiness probe failed")]
+        soon = unready("PodStarting", "It starts.", events=told, now=datetime(2026, 11, 24, 9, 0, 5, tzinfo=UTC))
+        assert "probe" not in soon.text
+        assert "probe" in unready("PodStarting", "It starts.", events=told).text
+
     def test_one_that_takes_long_says_where_to_look(self) -> None:
         assert "kubectl describe pod chat-1-session -n shop" in unready("PodStarting", "The pod is starting.").text
 
