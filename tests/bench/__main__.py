@@ -5,7 +5,7 @@ import sys
 
 from bench.figure import table
 
-MODULES = ("journal", "processes", "steps", "history", "code", "sessions", "turns", "wake", "scale", "asleep")
+MODULES = ("journal", "processes", "steps", "history", "code", "sessions", "claims", "turns", "wake", "scale", "asleep")
 
 
 def main() -> None:

@@ -50,6 +50,12 @@ class Api:
             yield event["raw_object"]
         raise TimeoutError(f"{made['kind']} {meta['name']} is not as awaited after {seconds} s")
 
+    def events(self, api_version: str, kind: str, namespace: str, seconds: int = 3600) -> Iterator[Manifest]:
+        """The states of all objects of a kind, those that are there and those that come, as a watch tells of them."""
+        found = self._client.resources.get(api_version=api_version, kind=kind)
+        for event in found.watch(namespace=namespace, timeout=seconds):
+            yield event["raw_object"]
+
     def until(self, made: Manifest, holds: Callable[[Manifest], bool]) -> Manifest:
         """The first state of an object in which something holds."""
         return next(state for state in self.seen(made) if holds(state))
