@@ -146,14 +146,14 @@ def test_a_turn_whose_time_has_come_wakes_its_session_without_anybody_asking(
     place: Place, agent: str, client: openai.OpenAI
 ) -> None:
     conversation = place.session("alarm-clock", "drowsy")
-    until = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=25)
+    until = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=45)
     asked = client.responses.create(
         model=agent,
         conversation=conversation,
         input=program([call("sleep", {"time": until.isoformat()})], final="Good morning."),
         background=True,
     )
-    found = asleep(place, "alarm-clock", 20)
+    found = asleep(place, "alarm-clock", 40)
     assert datetime.fromisoformat(found["hibernation"]["wakeAt"]) == until
     awake(place, "alarm-clock", 60)
     assert datetime.now(UTC) >= until
