@@ -270,12 +270,15 @@ class SessionTable(Table[SessionView]):
 
     def __init__(self) -> None:
         super().__init__(session_view)
-        self._by_pod: dict[Key, Key] = {}
+        self._by_pod: dict[Key, set[Key]] = {}
 
     def of_pod(self, pod: Key) -> SessionView | None:
-        """The session whose status names this pod; None if there is none."""
-        key = self._by_pod.get(pod)
-        return None if key is None else self.get(key)
+        """The session whose status names this pod; None if there is none.
+
+        Nor if there are several: the pod's word alone does not say for which of them it speaks.
+        """
+        keys = self._by_pod.get(pod, ())
+        return self.get(*keys) if len(keys) == 1 else None
 
     async def appears(self, pod: Key, seconds: float) -> SessionView | None:
         """The session of a pod, as soon as there is one; None if there is none after this time."""
@@ -292,7 +295,7 @@ class SessionTable(Table[SessionView]):
             self._leave(known)
             if taken.pod is not None:
                 pod = Key(taken.key.namespace, taken.pod)
-                self._by_pod[pod] = taken.key
+                self._by_pod.setdefault(pod, set()).add(taken.key)
                 self._wake(_arrival(pod))
         return taken
 
@@ -305,8 +308,10 @@ class SessionTable(Table[SessionView]):
         if view is None or view.pod is None:
             return
         pod = Key(view.key.namespace, view.pod)
-        if self._by_pod.get(pod) == view.key:
-            del self._by_pod[pod]
+        keys = self._by_pod.get(pod, set())
+        keys.discard(view.key)
+        if not keys:
+            self._by_pod.pop(pod, None)
 
 
 def _arrival(pod: Key) -> Key:

@@ -132,10 +132,11 @@ def test_a_session_is_found_by_its_pod_while_it_has_it() -> None:
     assert table._by_pod == {}
 
 
-def test_a_pod_that_another_session_has_by_now_is_the_others() -> None:
+def test_a_pod_that_several_sessions_have_speaks_for_none_of_them() -> None:
     table = SessionTable()
     table.put(in_pod(1, "p", "a"))
     table.put(in_pod(2, "p", "b"))
+    assert table.of_pod(Key("ns", "p")) is None
     table.put(in_pod(3, None, "a"))
     found = table.of_pod(Key("ns", "p"))
     assert found is not None

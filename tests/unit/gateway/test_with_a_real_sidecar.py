@@ -19,7 +19,7 @@ from tenure_gateway.ids import Key
 from tenure_gateway.settings import Settings
 from unit.gateway.doubles import StandInCluster, listening
 from unit.gateway.test_turns_over_time import last_number
-from unit.gateway.world import http
+from unit.gateway.world import http, until
 from unit.sidecar.looping import LoopingAgent, blocking, crash, plays
 from unit.sidecar.support import SESSION
 from unit.sidecar.world import GATEWAY, World, a_world
@@ -33,6 +33,7 @@ class Whole:
     """Everything: a session `shop/one` of alice's with a real sidecar, behind a gateway."""
 
     sidecar: World
+    cluster: StandInCluster
     gateway: Gateway
     url: str
     token: str
@@ -69,7 +70,7 @@ async def whole(tmp_path: Path) -> AsyncIterator[Whole]:
         following = asyncio.create_task(gateway.follow())
         stack.callback(following.cancel)
         client = AsyncOpenAI(base_url=f"{url}/v1", api_key=token, max_retries=0, http_client=http())
-        yield Whole(sidecar, gateway, url, token, await stack.enter_async_context(client))
+        yield Whole(sidecar, cluster, gateway, url, token, await stack.enter_async_context(client))
 
 
 def decision(item: Any, approve: bool = True) -> Any:
@@ -169,3 +170,25 @@ async def test_files_come_and_go(whole: Whole) -> None:
     (entry,) = [file async for file in files.list(container)]
     assert (entry.path, entry.bytes) == ("/workspace/uploads/a.txt", 5)
     assert (await files.content.retrieve(entry.id, container_id=container)).text == "hello"
+
+
+async def test_what_comes_while_the_session_falls_asleep_is_done_after_it_has_woken(whole: Whole) -> None:
+    whole.sidecar.model.now(*plays("first", "second"))
+    await whole.client.responses.create(**ASKING)
+    drain = await whole.sidecar.http.post("/v1/drain", json={}, headers=whole.sidecar.token("operator"))
+    assert drain.status_code == 200
+    container = f"cntr_{b'shop/one'.hex()}"
+    asking = [
+        asyncio.create_task(whole.client.responses.create(**ASKING)),
+        asyncio.create_task(whole.client.containers.files.create(container, file=("a.bin", b"a" * 1_000_000))),
+    ]
+    registry = whole.gateway.metrics.registry
+    await until(lambda: (registry.get_sample_value("tenure_gateway_sidecar_retries_total") or 0) >= 2)
+    await whole.sidecar.stop()
+    whole.cluster.asleep(ONE)
+    await until(lambda: whole.cluster.wakes == [(ONE, 1)])
+    await whole.sidecar.start()
+    await whole.sidecar.ready()
+    whole.cluster.ready(ONE, "10.0.0.2", identity=SESSION)
+    answer, file = await asyncio.gather(*asking)
+    assert (answer.output_text, file.bytes) == ("second", 1_000_000)
