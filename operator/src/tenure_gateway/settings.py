@@ -12,9 +12,9 @@
 | `TENURE_TURN_TIMEOUT_SECONDS` | `3600` | how long a request follows one turn |
 | `TENURE_RESPONSE_RETENTION_SECONDS` | `2592000` | life of a session made by a lone response: 30 days |
 | `TENURE_THROWAWAY_SECONDS` | `7200` | life of a throwaway session that could not be deleted |
-| `TENURE_TRUSTED_KEYS_FILE` | | public keys (PEM) besides the own one whose bundles are taken |
+| `TENURE_TRUSTED_KEYS_FILE` | `/var/run/tenure/trusted/keys.pem` | keys (PEM) besides the own one whose bundles are taken |
 | `TENURE_MAX_BUNDLE_BYTES` | `1073741824` | longest bundle that is taken; beyond it 413 |
-| `TENURE_SPOOL_DIRECTORY` | `/tmp` | where bundles lie, two at a time, while they are checked |
+| `TENURE_SPOOL_DIRECTORY` | `/var/spool/tenure` | where bundles lie, two at a time, while they are checked |
 | `TENURE_TOKEN_CACHE_SECONDS` | `10` | how long a TokenReview is believed |
 | `TENURE_ACCESS_CACHE_SECONDS` | `5` | how long a SubjectAccessReview is believed |
 | `TENURE_DRAIN_DELAY_SECONDS` | `5` | after SIGTERM: serve on while endpoints catch up |
@@ -35,6 +35,9 @@ from tenure_api.bundle import InvalidBundleError, keys_in
 from tenure_api.environment import InvalidSettingsError, read
 
 
+_TRUSTED_KEYS = Path("/var/run/tenure/trusted/keys.pem")
+
+
 class Settings(BaseModel):
     """The gateway's settings; see the table above."""
 
@@ -50,9 +53,9 @@ class Settings(BaseModel):
     turn_timeout_seconds: float = Field(3600, gt=0)
     response_retention_seconds: int = Field(2_592_000, ge=60)
     throwaway_seconds: int = Field(7200, ge=60)
-    trusted_keys_file: Path | None = None
+    trusted_keys_file: Path = _TRUSTED_KEYS
     max_bundle_bytes: int = Field(1_073_741_824, ge=1024)
-    spool_directory: Path = Path("/tmp")  # noqa: S108 - what lies there has no name
+    spool_directory: Path = Path("/var/spool/tenure")
     token_cache_seconds: float = Field(10, ge=0, le=300)
     access_cache_seconds: float = Field(5, ge=0, le=300)
     drain_delay_seconds: float = Field(5, ge=0)
@@ -60,8 +63,11 @@ class Settings(BaseModel):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
     def trusted_keys(self) -> frozenset[str]:
-        """The keys in the file of trusted keys. Raises `InvalidSettingsError`, or `OSError` if it cannot be read."""
-        if self.trusted_keys_file is None:
+        """The keys in the file of trusted keys; none if it is not there and nobody has said that it would be.
+
+        Raises `InvalidSettingsError`, or `OSError` if it cannot be read.
+        """
+        if self.trusted_keys_file == _TRUSTED_KEYS and not _TRUSTED_KEYS.exists():
             return frozenset()
         try:
             return keys_in(self.trusted_keys_file.read_text())

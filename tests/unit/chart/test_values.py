@@ -40,6 +40,8 @@ CHANGES: dict[str, Any] = {
     "gateway.service.port": 8443,
     "gateway.service.annotations": {"example.com/internal": "true"},
     "gateway.maxBodyBytes": 2_097_152,
+    "gateway.maxBundleBytes": 2_147_483_648,
+    "gateway.trustedBundleKeys": "-----BEGIN PUBLIC KEY-----MCowBQYDK2VwAyEA-----END PUBLIC KEY-----",
     "gateway.receiveTimeoutSeconds": 31,
     "gateway.holdSeconds": 121,
     "gateway.turnTimeoutSeconds": 3601,
