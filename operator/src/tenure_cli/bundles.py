@@ -32,7 +32,10 @@ def export(reach: Reach, options: argparse.Namespace) -> None:
     key = None if options.plain else base64.b64encode(secrets.token_bytes(KEY_BYTES)).decode()
     gateway = reach.gateway
     with _disk(path), _replacing(path) as (file, temporary):
-        with gateway.export(session, key) as (length, parts), _progress(reach.console, "exported", length) as progress:
+        with (
+            gateway.export(session, key, options.at) as (length, parts),
+            _progress(reach.console, "exported", length) as progress,
+        ):
             for part in parts:
                 file.write(part)
                 progress.add(len(part))

@@ -134,9 +134,11 @@ class Chat:
 
 def run(reach: Reach, options: argparse.Namespace) -> None:
     """`chat AGENT`."""
+    prompt: Prompt = Terminal() if reach.console.interactive else Pipe(reach.console)
+    if isinstance(prompt, Pipe) and prompt.empty:
+        raise CliError("There is nothing to say: standard input is empty.")
     agent = reach.key(options.agent)
     session, known = choose(reach, agent, options)
-    prompt: Prompt = Terminal() if reach.console.interactive else Pipe(reach.console)
     chat = Chat(reach, session, prompt, lambda: waiting_turn(reach, session))
     if reach.console.interactive:
         reach.console.note(f"Session {session}. Ctrl-D ends the conversation, Ctrl-C the turn, Alt-Enter makes a line.")

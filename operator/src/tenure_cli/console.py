@@ -55,11 +55,12 @@ class Console:
 
     def result(self, document: Any, text: str) -> None:
         """The result: the document as JSON, or the text."""
-        self.line(json.dumps(document, indent=2, ensure_ascii=False) if self.as_json else text)
+        shown = safe(text) if self.stdout.isatty() else text
+        self.line(json.dumps(document, indent=2, ensure_ascii=False) if self.as_json else shown)
 
     def note(self, text: str) -> None:
         """Something about the work, which is no part of the result."""
-        self.stderr.write(f"{text}\n")
+        self.stderr.write(f"{safe(text)}\n")
         self.stderr.flush()
 
     def dim(self, text: str) -> str:

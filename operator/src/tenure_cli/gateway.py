@@ -69,7 +69,8 @@ class Gateway:
     def begin(self, agent: Key) -> Key:
         """Makes a session of the caller's with an agent."""
         with _faults():
-            made = self._client.conversations.create(metadata={"agent": str(agent)})
+            # Not repeated: an answer that got lost would leave a session that nobody knows of.
+            made = self._client.with_options(max_retries=0).conversations.create(metadata={"agent": str(agent)})
         # What is no JSON the client hands on as text.
         if isinstance(made, str):
             raise CliError(f"What answers at {self._url} is no gateway of Tenure.")
@@ -134,12 +135,21 @@ class Gateway:
     # --- bundles -----------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def export(self, session: Key, key: str | None) -> Iterator[tuple[int | None, Iterator[bytes]]]:
-        """The bundle of a session as it comes, and its length if that is known. `key` seals it."""
+    def export(
+        self, session: Key, key: str | None, at: int | None = None
+    ) -> Iterator[tuple[int | None, Iterator[bytes]]]:
+        """The bundle of a session as it comes, and its length if that is known.
+
+        `key` seals it; `at` leaves out the turns that had not ended by this record.
+        """
         with (
             _faults(),
             self._http.stream(
-                "GET", self._bundle(session), headers=self._headers(key), timeout=_BUNDLE_SECONDS
+                "GET",
+                self._bundle(session),
+                params={} if at is None else {"at": str(at)},
+                headers=self._headers(key),
+                timeout=_BUNDLE_SECONDS,
             ) as answer,
         ):
             _refuse(answer)

@@ -24,8 +24,7 @@ _PAGE = 500
 _FIELD_MANAGER = "kubectl-tenure"
 _JSON = "application/json"
 _MERGE = "application/merge-patch+json"
-TOKEN_SECONDS = 3600
-"""How long the tokens live that are asked for."""
+_TOKEN_SECONDS = 3600
 _BEARER = "Bearer "
 
 
@@ -145,7 +144,7 @@ class ApiServer:
         wanted = {
             "apiVersion": "authentication.k8s.io/v1",
             "kind": "TokenRequest",
-            "spec": {"audiences": [audience], "expirationSeconds": TOKEN_SECONDS},
+            "spec": {"audiences": [audience], "expirationSeconds": _TOKEN_SECONDS},
         }
         path = f"{_ACCOUNTS.path(namespace, account)}/token"
         answer = self._call("POST", path, f"a token of service account {namespace}/{account}", wanted)

@@ -19,8 +19,10 @@ _BROKEN_PIPE = 141
 
 def main() -> None:
     """`kubectl tenure`."""
-    # Who ends us by SIGTERM wants the way to the gateway ended too.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    # Who ends us by a signal wants the way to the gateway ended too.
+    for name in ("SIGTERM", "SIGHUP"):
+        if number := getattr(signal, name, None):
+            signal.signal(number, lambda got, _: sys.exit(128 + got))
     sys.exit(run(sys.argv[1:]))
 
 

@@ -76,6 +76,9 @@ def parser() -> argparse.ArgumentParser:
     )
     _of_session(export)
     export.add_argument("-o", "--out", metavar="FILE", required=True, help="where to")
+    export.add_argument(
+        "--at", metavar="N", type=_sequence, help="only turns that had ended by this record of the journal"
+    )
     export.add_argument("--plain", action="store_true", help="do not seal it")
     export.add_argument("--force", action="store_true", help="replace files that are there")
 

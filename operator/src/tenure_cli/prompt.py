@@ -56,15 +56,17 @@ class Pipe:
     """Standard input that is no terminal: all of it is one message, and nobody answers questions."""
 
     def __init__(self, console: Console) -> None:
-        self._console = console
-        self._read = False
+        self._text: str | None = console.stdin.read().strip() or None
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to say."""
+        return self._text is None
 
     def message(self) -> str | None:
         """See `Prompt`."""
-        if self._read:
-            return None
-        self._read = True
-        return self._console.stdin.read().strip() or None
+        text, self._text = self._text, None
+        return text
 
     def agrees(self, question: str) -> bool | None:
         """See `Prompt`."""

@@ -13,7 +13,7 @@ from tenure_api.names import COMPONENT_LABEL
 from tenure_cli.console import Console
 from tenure_cli.errors import CliError, NotAllowedError, NotFoundError
 from tenure_cli.forwarding import Forwarding, Service
-from tenure_cli.kube import SERVICES, TOKEN_SECONDS, Access, Cluster, Object, connect
+from tenure_cli.kube import SERVICES, Access, Cluster, Object, connect
 from tenure_cli.names import Key, parse
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _GATEWAYS = f"app.kubernetes.io/name=tenure,{COMPONENT_LABEL}=gateway"
 _USUAL_NAMESPACE = "tenure-system"
 """Where the gateway is looked for by those who may not look everywhere."""
+_RENEW_SECONDS = 300
+"""Half of the shortest life that Kubernetes gives a token."""
 
 _NO_TOKEN = (
     "The gateway knows its callers by tokens, and your kubeconfig's user has none: it is a client certificate, or "
@@ -33,7 +35,7 @@ _NO_TOKEN = (
 
 @dataclass
 class Renewed:
-    """A token that is asked for anew when half of its life is over."""
+    """A token that is asked for anew long before its life is over, however short the API server has made that."""
 
     ask: Callable[[], str]
     clock: Callable[[], float] = time.monotonic
@@ -44,7 +46,7 @@ class Renewed:
         """The token."""
         if self.clock() >= self._until:
             self._token = self.ask()
-            self._until = self.clock() + TOKEN_SECONDS / 2
+            self._until = self.clock() + _RENEW_SECONDS
         return self._token
 
 

@@ -108,6 +108,11 @@ class TestExport:
         assert (told["session"], told["turns"], told["payloads"], told["key"]) == ("shop/chat-1", 2, "Plain", None)
         assert told["digest"] == bundle.digest_name(bundle.sha256((tmp_path / "plain").read_bytes()))
 
+    def test_it_can_end_with_an_earlier_record(self, server: Server, desk: Desk, tmp_path: Path) -> None:
+        server.answer = sends(made())
+        assert desk.run("export", "chat-1", "-o", str(tmp_path / "chat"), "--at", "7").code == 0
+        assert server.requests[0].path == f"{PATH}?at=7"
+
     @pytest.mark.parametrize(
         ("answer", "said"),
         [

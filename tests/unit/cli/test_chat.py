@@ -76,6 +76,12 @@ async def test_in_a_pipe_the_whole_input_is_one_message_and_only_the_answer_come
     assert (outcome.code, outcome.out) == (0, "one\ntwo\n")
 
 
+async def test_nothing_to_say_makes_no_session(world: World, desk: Desk) -> None:
+    outcome = await done(desk, "chat", "helper", "--new", stdin=" \n")
+    assert (outcome.code, world.sessions) == (1, {})
+    assert "standard input is empty" in outcome.err
+
+
 async def test_text_that_became_void_is_not_in_a_pipe(world: World, desk: Desk) -> None:
     world.speech = lambda heard: [Void("Not th"), "This."]
     assert (await done(desk, "chat", "helper", "--new", stdin="say")).out == "This.\n"

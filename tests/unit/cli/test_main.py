@@ -136,6 +136,15 @@ async def test_a_conversation_on_a_real_terminal(world: World) -> None:
     assert course.request.input[0].text == "My parrot\nis Polly."
 
 
+def test_what_a_terminal_would_obey_is_not_in_results_and_notes() -> None:
+    console = Console(Stream(), Stream(terminal=True), Stream(terminal=True))
+    console.result({}, "a\x1b[2Jb")
+    console.note("c\x1b[1Ad")
+    assert isinstance(console.stdout, Stream)
+    assert isinstance(console.stderr, Stream)
+    assert (console.stdout.getvalue(), console.stderr.getvalue()) == ("a[2Jb\n", "c[1Ad\n")
+
+
 def test_columns_are_as_wide_as_what_is_in_them() -> None:
     assert table(("A", "B"), [("long one", "x")]) == "A          B\nlong one   x"
 
