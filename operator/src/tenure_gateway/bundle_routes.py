@@ -5,6 +5,8 @@ besides, if what it holds is not sealed; `import` in the namespace, and `use` of
 bundle. The new session is the caller's.
 """
 
+import logging
+
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -22,6 +24,8 @@ from tenure_gateway.openai.errors import NO_RETRY, ApiError, invalid, model_not_
 from tenure_gateway.sessions import Sessions, Wish
 from tenure_gateway.spool import Spool, Spooled
 from tenure_gateway.visitors import Visitors
+
+log = logging.getLogger(__name__)
 
 _LONGEST_NUMBER = 15
 
@@ -52,6 +56,7 @@ class BundleRoutes:
         if at is not None and not (at.isdecimal() and at.isascii() and len(at) <= _LONGEST_NUMBER):
             raise invalid("'at' must be the number of a record of the session's journal.", "at")
         session = await self._exportable(caller, _named(request), sealed=key is not None)
+        log.info("%s exports session %s, %s", caller.name, session.key, "in the clear" if key is None else "sealed")
         answer = Download(await self._bundles.export(session, caller, key, at))
         answer.headers["content-type"] = bundle.MEDIA_TYPE
         answer.headers["content-disposition"] = f'attachment; filename="{session.key.name}.tenure.tar.gz"'
@@ -73,6 +78,7 @@ class BundleRoutes:
             except KeyReused:
                 message = f"There is another session '{named}' already: import the bundle under another name."
                 raise ApiError(409, "session_exists", message, headers=NO_RETRY) from None
+            log.info("%s imports session %s as %s", caller.name, spooled.manifest.session, session.key)
             return json_response(conversations.conversation(await self._filled(session, caller, spooled, key)))
 
     async def _filled(self, session: SessionView, caller: Caller, spooled: Spooled, key: str | None) -> SessionView:
