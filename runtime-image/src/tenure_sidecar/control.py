@@ -12,7 +12,7 @@ from tenure_sidecar import asgi
 from tenure_sidecar.asgi import Receive, Scope, Send
 from tenure_sidecar.bundle.door import BundleDoor
 from tenure_sidecar.config import parsed
-from tenure_sidecar.errors import JournalError, RefusedError
+from tenure_sidecar.errors import JournalError, RefusedError, unavailable
 from tenure_sidecar.session import Session
 from tenure_sidecar.session_door import SessionDoor
 
@@ -112,7 +112,7 @@ class Control:
         except RefusedError as error:
             await asgi.refuse(send, error)
         except JournalError as error:
-            await asgi.refuse(send, RefusedError(503, "journal_unavailable", str(error)))
+            await asgi.refuse(send, unavailable(error))
         except asgi.Gone:
             pass
 

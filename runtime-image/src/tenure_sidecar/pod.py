@@ -1,10 +1,11 @@
 """What belongs to the pod, however many sessions are in it."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from tenure_api.configuration import SessionConfig
 from tenure_sidecar.clock import SteadyClock
+from tenure_sidecar.errors import JournalError
 from tenure_sidecar.http_client import Client
 from tenure_sidecar.metrics import Metrics
 from tenure_sidecar.model_health import HealthOfModel, Prober
@@ -36,6 +37,9 @@ class Pod:
         self.prober = Prober(client, self.credentials, self.health, config)
         self.runtime = RuntimeClient(client, settings.runtime_port, self.token)
         self.ballast = Ballast(settings.state)
+        self.shrink: Callable[[], Awaitable[bool]] | None = None
+        """Gives back room that a journal does not need any more, and says whether there may be more."""
+        self._one = asyncio.Lock()
         self._token: str | None = None
 
     def token(self) -> str | None:
@@ -47,8 +51,24 @@ class Pod:
                 return None
         return self._token
 
+    async def has_room(self) -> bool:
+        """Whether the volume has room for what is about to begin: the reserve is there."""
+        return not self.ballast.spent or await self._regain()
+
     async def keep_ballast(self) -> None:
         """Make the reserve again whenever there is room for it."""
         while True:
-            await asyncio.to_thread(self.ballast.hold)
+            await self._regain()
             await asyncio.sleep(_BALLAST_SECONDS)
+
+    async def _regain(self) -> bool:
+        async with self._one:
+            more = True
+            while not await asyncio.to_thread(self.ballast.hold):
+                if not more or self.shrink is None:
+                    return False
+                try:
+                    more = await self.shrink()
+                except JournalError:
+                    more = False
+        return True

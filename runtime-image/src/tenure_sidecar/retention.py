@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 from tenure_api.configuration import EffectivePolicy
 from tenure_sidecar.clock import Clock
-from tenure_sidecar.errors import JournalError
+from tenure_sidecar.errors import JournalError, VolumeFullError
 from tenure_sidecar.journal.erasure import Erased
 from tenure_sidecar.journal.store import Journal
 from tenure_sidecar.metrics import Metrics
@@ -51,8 +51,13 @@ class Sweeper:
         clock: Clock,
         metrics: Metrics,
         erase_files: Callable[[str], int] = lambda _: 0,
+        make_room: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`erase_files` deletes what the workspace keeps of the results of a turn; it blocks."""
+        """`erase_files` deletes what the workspace keeps of the results of a turn; it blocks.
+
+        `make_room` gives up a reserve, and says if there was one: to delete takes room at first.
+        """
+        self._make_room = make_room
         self._erase_files = erase_files
         self._journal = journal
         self._transcript = transcript
@@ -95,7 +100,7 @@ class Sweeper:
         self._traces_possible = True
         for turn in self._doomed:
             await asyncio.to_thread(self._erase_files, turn)
-        erased = await self._journal.erase(self._doomed)
+        erased = await self._erase()
         turns, self._doomed = self._doomed, []
         self._traces_possible = erased.residue > 0
         self._metrics.swept(len(turns), erased)
@@ -104,3 +109,11 @@ class Sweeper:
         if erased.residue:
             log.error("%d places of the journal could not be cleaned; the next sweep tries again", erased.residue)
         return erased
+
+    async def _erase(self) -> Erased:
+        try:
+            return await self._journal.erase(self._doomed)
+        except VolumeFullError:
+            if not self._make_room():
+                raise
+        return await self._journal.erase(self._doomed)

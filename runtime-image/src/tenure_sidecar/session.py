@@ -278,7 +278,7 @@ class Session:
         self._functions, self._bound = opened.functions, opened.bound
         self._config = newer(opened.config, self._config)
         self._running = _Running(opened.journal, pen, opened.transcript, turns, sweeper)
-        self._problem = None
+        self._problem, self.pod.shrink = None, opened.journal.shrink
         self._metrics.journal(JournalState.OPEN)
         log.info("the journal is open at record %d", opened.journal.sequence)
         self._tried.set()
@@ -290,7 +290,7 @@ class Session:
             sweeper.run(),
             self.pod.prober.run(),
             self._toolbox.run(),
-            self.pod.keep_ballast(opened.journal.shrink),
+            self.pod.keep_ballast(),
             opened.journal.until_broken(),
         )
 
@@ -321,7 +321,7 @@ class Session:
             config=lambda: self._config,
             toolbox=self._toolbox,
             fit=fitting(self.files),
-            receive=receiving(self.files, self.pod.ballast),
+            receive=receiving(self.files, self.pod.has_room),
             admit=self.activity.admit,
             clock=self._clock,
             metrics=self._metrics,

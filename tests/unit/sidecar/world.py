@@ -320,7 +320,7 @@ async def a_world(
     if agent is not None:
         world.agent = agent
     for name in ("data", "key", "config", "credentials/model"):
-        (directory / name).mkdir(parents=True)
+        (directory / name).mkdir(parents=True, exist_ok=True)
     (directory / "key/data-key").write_bytes(KEY)
     (directory / "key/pod-token").write_text(POD_TOKEN)
     (directory / "credentials/model/api-key").write_text(CREDENTIAL + "\n")

@@ -11,18 +11,20 @@ start finds what is left. File format: https://www.sqlite.org/fileformat2.html.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import apsw
 
+from tenure_sidecar.journal.records import TURN_KINDS
 from tenure_sidecar.journal.schema import DATABASE
 
 _INTERIOR = (2, 5)
 _LEAVES = (10, 13)
 _FILE_HEADER = 100
+_LOCK_BYTE = 1 << 30
 _MOST_BINDINGS = 500
 
 
@@ -43,15 +45,52 @@ class Erased:
 
 
 def delete(db: apsw.Connection, turns: list[str], sequence: int, at: int) -> int:
-    """Delete all records of these turns; how many. `sequence` and `at` are those of the last record ever written."""
+    """Delete all records of these turns; how many. `sequence` and `at` are those of the last record ever written.
+
+    Whoever calls it rolls back what fails: SQLite may have done so already.
+    """
     parts = [turns[i : i + _MOST_BINDINGS] for i in range(0, len(turns), _MOST_BINDINGS)]
     records = 0
-    with db:
-        db.execute("UPDATE journal SET sequence_floor = ?, at_floor = ?", (sequence, at))
-        for part in parts:
-            db.execute(f"DELETE FROM record WHERE turn IN ({','.join('?' * len(part))})", part)  # noqa: S608
-            records += db.changes()
+    db.execute("BEGIN IMMEDIATE")
+    db.execute("UPDATE journal SET sequence_floor = ?, at_floor = ?", (sequence, at))
+    for part in parts:
+        db.execute(f"DELETE FROM record WHERE turn IN ({','.join('?' * len(part))})", part)  # noqa: S608
+        records += db.changes()
+    db.execute("COMMIT")
     return records
+
+
+def delete_in_steps(
+    db: apsw.Connection, directory: Path, turns: list[str], sequence: int, at: int, check: Callable[[], None]
+) -> int:
+    """The same with the least room, one record after the other; `check` is called before every commit.
+
+    What has begun and ended a turn goes last and together: after a crash in between it is one that has ended, still.
+    """
+    records = 0
+    empty_log(db, directory)
+    for turn in turns:
+        kept = ",".join(f"'{kind}'" for kind in TURN_KINDS)
+        found = db.execute(f"SELECT sequence FROM record WHERE turn = ? AND kind NOT IN ({kept})", (turn,))  # noqa: S608
+        steps = [("sequence = ?", number) for (number,) in found]
+        for where, value in [*steps, ("turn = ?", turn)]:
+            db.execute("BEGIN IMMEDIATE")
+            db.execute("UPDATE journal SET sequence_floor = ?, at_floor = ?", (sequence, at))
+            db.execute(f"DELETE FROM record WHERE {where}", (value,))  # noqa: S608
+            records += db.changes()
+            check()
+            db.execute("COMMIT")
+            empty_log(db, directory)
+    return records
+
+
+def shrink(db: apsw.Connection, directory: Path, most: int) -> bool:
+    """Give free pages of the database back to the volume, at most this many; whether there may be more."""
+    before: int = db.pragma("freelist_count")
+    db.execute(f"PRAGMA incremental_vacuum({most})").fetchall()
+    empty_log(db, directory)
+    after: int = db.pragma("freelist_count")
+    return 0 < after < before
 
 
 def empty_log(db: apsw.Connection, directory: Path) -> bool:
@@ -73,7 +112,10 @@ def residue(db: apsw.Connection) -> list[Span]:
         number: (kind, payload) for number, kind, payload in db.execute("SELECT pageno, pagetype, payload FROM dbstat")
     }
     found = []
+    maps = set(_maps(size, db.pragma("page_count"))) if db.pragma("auto_vacuum") else set()
     for number in range(1, db.pragma("page_count") + 1):
+        if number in maps:
+            continue
         start = (number - 1) * size
         _, page = db.read("main", 0, start, size)
         kind, payload = kinds.get(number, ("free", 0))
@@ -85,6 +127,13 @@ def residue(db: apsw.Connection) -> list[Span]:
             spans = _unallocated_of_tree(page, _FILE_HEADER if number == 1 else 0)
         found += [Span(start + at, length) for at, length in spans if page.count(0, at, at + length) != length]
     return found
+
+
+def _maps(size: int, pages: int) -> Iterator[int]:
+    """The pages that hold nothing but what other pages are for, so that these can be moved."""
+    locks = _LOCK_BYTE // size + 1
+    for number in range(2, pages + 1, size // 5 + 1):
+        yield number + 1 if number == locks else number
 
 
 def overwrite(directory: Path, spans: list[Span]) -> None:

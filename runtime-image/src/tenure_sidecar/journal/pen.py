@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from tenure_sidecar.errors import JournalError
+from tenure_sidecar.errors import JournalError, VolumeFullError
 from tenure_sidecar.journal.records import Entry
 from tenure_sidecar.journal.store import Journal, Record
 
@@ -34,16 +34,36 @@ class Pen:
         """Write a record; done when it is on disk. Raises `JournalError` only if the journal is broken."""
         while True:
             try:
-                return await self.once(turn, step, entry)
+                return await self.hold(turn, step, entry)
             except JournalError:
                 if self._journal.broken:
                     raise
-                if not self._make_room():
-                    log.warning("%s of turn %s cannot be written yet", entry.kind, turn)
-                    await asyncio.sleep(self._seconds)
+                log.warning("%s of turn %s cannot be written yet", entry.kind, turn)
+                await asyncio.sleep(self._seconds)
+
+    async def hold(self, turn: str, step: int, entry: Entry) -> Record:
+        """Write a record of a turn that is under way. Raises `JournalError` if there is no room, and no reserve."""
+        try:
+            return await self.once(turn, step, entry)
+        except VolumeFullError:
+            if not self._make_room():
+                raise
+        return await self.once(turn, step, entry)
 
     async def once(self, turn: str, step: int, entry: Entry) -> Record:
         """Write a record that need not be written. Raises `JournalError` if it could not be."""
         record = await self._journal.append(turn, step, entry.kind, entry.payload())
         self._written()
         return record
+
+    async def replace(self, entry: Entry) -> Record:
+        """Write the only record of a kind that belongs to no turn, in place of the one before.
+
+        Raises `JournalError` if that cannot be, also without the reserve.
+        """
+        try:
+            return await self._journal.replace(entry.kind, entry.payload())
+        except VolumeFullError:
+            if not self._make_room():
+                raise
+        return await self._journal.replace(entry.kind, entry.payload())

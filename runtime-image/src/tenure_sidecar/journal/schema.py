@@ -42,34 +42,38 @@ def connect(directory: Path, identity: str, fingerprint: bytes) -> apsw.Connecti
     """
     path = directory / DATABASE
     try:
-        fresh = not _belongs(path, identity, fingerprint)
-        db = apsw.Connection(str(path))
-        _configure(db)
-        if fresh:
-            _create(db, identity, fingerprint)
-            _sync(directory)
+        found = path.exists() and path.stat().st_size > 0
+        db = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE | (0 if found else apsw.SQLITE_OPEN_CREATE))
+        try:
+            # Before anything is read, else the index of the log is made in a file, for which a full volume has no room.
+            db.pragma("locking_mode", "EXCLUSIVE")
+            fresh = not (found and _belongs(db, identity, fingerprint))
+            if fresh:
+                db.pragma("auto_vacuum", "INCREMENTAL")  # can only be chosen now: free pages can be given back
+            _configure(db)
+            if fresh:
+                _create(db, identity, fingerprint)
+                _sync(directory)
+        except BaseException:
+            db.close()
+            raise
     except (apsw.Error, OSError) as error:
         raise UnreadableError(f"the journal cannot be opened: {error}") from error
     return db
 
 
-def _belongs(path: Path, identity: str, fingerprint: bytes) -> bool:
-    """Whether there is a journal, which then is of this identity and key. Reads only.
+def _belongs(db: apsw.Connection, identity: str, fingerprint: bytes) -> bool:
+    """Whether there is a journal, which then is of this identity and key. Reads only, and changes nothing at its end.
 
     A file without tables is a creation that was killed; it holds nothing.
     """
-    if not path.exists() or path.stat().st_size == 0:
+    db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+    version = db.pragma("user_version")
+    if version == 0 and not list(db.execute("SELECT 1 FROM sqlite_schema LIMIT 1")):
         return False
-    db = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
-    try:
-        version = db.pragma("user_version")
-        if version == 0 and not list(db.execute("SELECT 1 FROM sqlite_schema LIMIT 1")):
-            return False
-        if version != VERSION:
-            raise UnreadableError(f"the journal has format {version}; this sidecar reads format {VERSION}")
-        row = db.execute("SELECT identity, fingerprint FROM journal").fetchone()
-    finally:
-        db.close()
+    if version != VERSION:
+        raise UnreadableError(f"the journal has format {version}; this sidecar reads format {VERSION}")
+    row = db.execute("SELECT identity, fingerprint FROM journal").fetchone()
     if row is None or row[0] != identity:
         raise UnreadableError("the journal on this volume is another session's")
     if row[1] != fingerprint:
@@ -80,12 +84,11 @@ def _belongs(path: Path, identity: str, fingerprint: bytes) -> bool:
 def _configure(db: apsw.Connection) -> None:
     """The settings of the connection.
 
-    FULL makes a commit an fsync of the log. Exclusive locking keeps the index of the log in memory and out of a
-    file. secure_delete overwrites what is deleted with zeros. Temporary data, such as VACUUM's copy, never touches a
-    disk.
+    FULL makes a commit an fsync of the log. secure_delete overwrites what is deleted with zeros. Temporary data never
+    touches a disk.
     """
+    db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
     db.set_busy_timeout(2_000)
-    db.pragma("locking_mode", "EXCLUSIVE")
     db.pragma("journal_mode", "WAL")
     db.pragma("synchronous", "FULL")
     db.pragma("secure_delete", "ON")

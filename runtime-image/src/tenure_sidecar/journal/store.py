@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, TypeVar
 import apsw
 
 from tenure_sidecar.clock import Clock
-from tenure_sidecar.errors import JournalError, SupersededError, UnreadableError
+from tenure_sidecar.errors import JournalError, SupersededError, UnreadableError, VolumeFullError
 from tenure_sidecar.journal import erasure, schema
 from tenure_sidecar.journal.lease import Lease
 from tenure_sidecar.journal.lock import Lock
@@ -28,6 +28,8 @@ from tenure_sidecar.journal.sealing import Head, SealBrokenError, Sealer
 
 LOCK = "lock"
 _MOST_IN_A_COMMIT = 512
+_MOST_GIVEN_BACK = 512
+"""Pages that are moved in one go: so much of the log they need, and so long others wait."""
 _LOOK_SECONDS = 1.0
 """How often it is looked whether a later run of the session wants the journal, when nothing is written."""
 _SELECT = "SELECT sequence, turn, step, kind, at, sealed FROM record"
@@ -180,6 +182,11 @@ class Journal:
         loop = asyncio.get_running_loop()
         await self._ask(_Alone(lambda: erasure.empty_log(self._db, self._directory), loop.create_future()))
 
+    async def shrink(self) -> bool:
+        """Give some of what was deleted back to the volume; whether there may be more. Raises `JournalError`."""
+        more: bool = await self._ask(_Alone(self._shrink, asyncio.get_running_loop().create_future()))
+        return more
+
     async def close(self) -> None:
         """Write what was asked for, then close and let the next process in."""
         if not self._closed:
@@ -282,7 +289,7 @@ class Journal:
 
     def _erase(self, turns: list[str]) -> erasure.Erased:
         self._lease.check()
-        records = erasure.delete(self._db, turns, self._sequence, self._at) if turns else 0
+        records = self._delete(turns) if turns else 0
         emptied = erasure.empty_log(self._db, self._directory)
         found = erasure.residue(self._db)
         if not found:
@@ -291,6 +298,22 @@ class Journal:
         erasure.overwrite(self._directory, found)
         self._db = schema.connect(self._directory, self._identity, self._sealer.fingerprint)
         return erasure.Erased(records, len(found), len(erasure.residue(self._db)))
+
+    def _delete(self, turns: list[str]) -> int:
+        erasure.empty_log(self._db, self._directory)  # else what little room there is goes to what is undone after all
+        try:
+            return erasure.delete(self._db, turns, self._sequence, self._at)
+        except apsw.FullError:
+            self._roll_back()
+        return erasure.delete_in_steps(self._db, self._directory, turns, self._sequence, self._at, self._lease.check)
+
+    def _shrink(self) -> bool:
+        self._lease.check()
+        return erasure.shrink(self._db, self._directory, _MOST_GIVEN_BACK)
+
+    def _roll_back(self) -> None:
+        if self._db.in_transaction:
+            self._db.execute("ROLLBACK")
 
     def _do_alone(self, job: _Alone) -> None:
         loop = job.done.get_loop()
@@ -304,19 +327,18 @@ class Journal:
     def _failed(self, error: Exception) -> JournalError:
         """Undo, and judge what failed. A full volume can be mended while we run; all else needs a fresh start."""
         try:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
+            self._roll_back()
         except apsw.Error:
             log.exception("the failed write could not be undone")
         if isinstance(error, SupersededError):
             log.warning("the journal is given up: %s", error)
             self._broken = error
             return error
-        failure = UnreadableError(f"the journal cannot be written: {type(error).__name__}: {error}")
-        if not isinstance(error, apsw.FullError):
-            log.error("the journal is out of use", exc_info=error)
-            self._broken = failure
-        return failure
+        if isinstance(error, apsw.FullError):
+            return VolumeFullError()
+        log.error("the journal is out of use", exc_info=error)
+        self._broken = UnreadableError(f"the journal cannot be written: {type(error).__name__}: {error}")
+        return self._broken
 
     def _tell(self, waiting: list[asyncio.Future[Any]], failure: JournalError) -> None:
         for done in waiting:

@@ -97,7 +97,7 @@ class _Call:
 
     async def _write(self, entry: ModelIntent | ModelResult) -> None:
         assert self._step is not None  # noqa: S101 - `recorded` was asked first
-        await self._pen.once(self.steps.turn, self._step.number, entry)
+        await self._pen.hold(self.steps.turn, self._step.number, entry)
 
 
 class ModelProxy:

@@ -1,5 +1,8 @@
 """What the model is shown of a result: all of it, or its head and where all of it is."""
 
+import asyncio
+from collections.abc import Awaitable, Callable
+
 from tenure_sidecar.workspace.files import RESULTS, Files, FullError, WorkspaceError
 
 
@@ -26,3 +29,14 @@ def shown(files: Files, text: str, turn: str, step: int, limit: int) -> str:
         where = f"the rest is lost: {RESULTS} in /workspace cannot be written to"
     note = f"\n[Cut: the result has {len(whole)} bytes; {where}.]"
     return whole[: limit - len(note.encode())].decode(errors="ignore") + note
+
+
+def fitting(files: Files) -> Callable[[str, int, str, int], Awaitable[str]]:
+    """What cuts the results of tools, keeping the whole in the workspace; see `shown`."""
+
+    async def fit(text: str, limit: int, turn: str, step: int) -> str:
+        if len(text) * 4 <= limit:  # no character has more than four bytes
+            return text
+        return await asyncio.to_thread(shown, files, text, turn, step, limit)
+
+    return fit

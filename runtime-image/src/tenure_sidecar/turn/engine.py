@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from tenure_api.configuration import Limits, SessionConfig
 from tenure_api.wire import Approval, CallOutcome, Decision, Suspension, Turn, TurnRequest, UnknownOutcome
 from tenure_sidecar.clock import Clock, moment
-from tenure_sidecar.errors import JournalError, RefusedError
+from tenure_sidecar.errors import JournalError, RefusedError, unavailable
 from tenure_sidecar.journal.pen import Pen
 from tenure_sidecar.journal.records import TurnStart
 from tenure_sidecar.metrics import Metrics
@@ -246,7 +246,7 @@ class Turns:
             return
         except JournalError as error:
             self._live.pop(request.turn)
-            live.refuse(RefusedError(503, "journal_unavailable", str(error)))
+            live.refuse(unavailable(error))
             return
         recorded = self._transcript.begin(record, start, live.digest)
         workflow = self._begin(Open(recorded, Steps(request.turn)), live)

@@ -19,11 +19,17 @@ class Ballast:
     def __init__(self, directory: Path, size: int = SIZE) -> None:
         self._path = directory / NAME
         self._size = size
+        self.spent = False
+        """Whether it is known that there is none: the volume is full, or nearly so."""
 
     def hold(self) -> bool:
         """Make the reserve if it is not there and there is room for twice of it; whether it is there."""
+        self.spent = not self._hold()
+        return not self.spent
+
+    def _hold(self) -> bool:
         try:
-            if self._held():
+            if self.held:
                 return True
             self._path.unlink(missing_ok=True)
             room = os.statvfs(self._path.parent)
@@ -38,6 +44,7 @@ class Ballast:
 
     def give_up(self) -> bool:
         """Free the reserve; whether there was one."""
+        self.spent = True
         try:
             self._path.unlink()
             descriptor = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -49,7 +56,8 @@ class Ballast:
             return False
         return True
 
-    def _held(self) -> bool:
+    @property
+    def held(self) -> bool:
         """Whether it is there whole. One that a crash left half made, or with holes, is none."""
         try:
             about = os.stat(self._path, follow_symlinks=False)

@@ -4,12 +4,13 @@ import asyncio
 import base64
 import binascii
 import hashlib
+from collections.abc import Awaitable, Callable
 from urllib.parse import unquote
 
-from tenure_api.wire import InputFile
+from tenure_api.wire import InputFile, TurnRequest
 from tenure_sidecar import asgi
 from tenure_sidecar.asgi import Receive, Send
-from tenure_sidecar.errors import RefusedError
+from tenure_sidecar.errors import RefusedError, VolumeFullError, unavailable
 from tenure_sidecar.workspace.files import (
     Files,
     FullError,
@@ -78,6 +79,21 @@ class FileDoor:
             await asgi.end(send)
         finally:
             opened.close()
+
+
+def receiving(files: Files, has_room: Callable[[], Awaitable[bool]]) -> Callable[[TurnRequest], Awaitable[None]]:
+    """What is done with a turn before it begins: its files are received, if the volume is not full.
+
+    A turn that began on a full volume could come to where nothing can be recorded, and would have to wait there.
+    """
+
+    async def receive(request: TurnRequest) -> None:
+        if not await has_room():
+            raise unavailable(VolumeFullError())
+        if request.files:
+            await asyncio.to_thread(receive_files, files, request.files)
+
+    return receive
 
 
 def receive_files(files: Files, given: list[InputFile]) -> None:
