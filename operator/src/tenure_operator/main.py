@@ -1,6 +1,7 @@
 """The operator's process: settings, signing keys, the Lease, and kopf while this process leads."""
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -70,6 +71,8 @@ class Process:
         self._health.alive.append(operator.watches.stale)
         await patiently("not ready to begin", operator.prepare)
         self._starting = False
+        gc.collect()
+        gc.freeze()  # what is known by now lives long; looked at by each collection it would hold up claims and wakes
         working = asyncio.create_task(operator.run())
         await asyncio.sleep(0.1)  # the workers must run before kopf does, which ends all tasks that begin after it
         watching = asyncio.create_task(watch.watch(operator.told))

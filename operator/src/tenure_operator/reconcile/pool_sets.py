@@ -60,7 +60,7 @@ class Pools:
         self._by_agent: dict[Name, Pool] = {}
         self._given: dict[Name, Given] = {}
         self._bound: dict[str, Name] = {}
-        self._began = clock()
+        self._began: float | None = None
         self.sightings = Sightings(clock)
         """By set."""
         self.making: set[Name] = set()
@@ -69,7 +69,9 @@ class Pools:
         self._rush_began = self._rush = float("-inf")
 
     def age(self) -> float:
-        """For how many seconds this process has looked at pools."""
+        """For how many seconds new sessions have wanted sets of this process."""
+        if self._began is None:
+            self._began = self._clock()
         return self._clock() - self._began
 
     # --- pools ---------------------------------------------------------------------------------------------------
