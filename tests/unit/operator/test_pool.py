@@ -6,7 +6,7 @@ import pytest
 
 from tenure_api import names
 from tenure_api.names import SESSION_LABEL, SET_LABEL, WARM_LABEL
-from tenure_operator.errors import RefusedError
+from tenure_operator.errors import RefusedError, UnavailableError
 from tenure_operator.kinds import AGENTS, CLAIMS, EVENTS, NETWORKS, PODS, SECRETS, SESSIONS, Kind, Manifest
 from tenure_operator.reconcile.pool_plan import NOBODY
 from unit.operator.bench import NAMESPACE, Bench
@@ -127,6 +127,37 @@ async def test_a_session_with_a_source_or_that_is_to_sleep_takes_no_set(bench: B
     await bench.advance(1)
     assert len(ready_sets(bench)) == 3
     assert bench.outcomes == {}
+
+
+async def test_a_session_that_is_written_to_meanwhile_keeps_the_set_that_it_was_given(bench: Bench) -> None:
+    def annotate(verb: str, kind: Kind, name: str) -> None:
+        if (verb, kind) == ("status", SESSIONS):
+            bench.api.before = lambda *_: None
+            bench.api.change(SESSIONS, NAMESPACE, name, {"metadata": {"annotations": {"note": "x"}}})
+
+    bench.api.before = annotate
+    first = ready_sets(bench)[0]
+    bench.session()
+    await bench.advance(0)
+    assert sets_of_sessions(bench) == {"chat": first}
+    await live(bench, 30)
+    check(bench)
+
+
+@pytest.mark.parametrize("carried_out", [True, False])
+async def test_a_write_whose_answer_is_lost_costs_no_second_set(bench: Bench, carried_out: bool) -> None:
+    def lost(verb: str, kind: Kind, _name: str) -> None:
+        if (verb, kind) == ("status", SESSIONS):
+            bench.api.before = bench.api.after = lambda *_: None
+            raise UnavailableError("no answer")
+
+    setattr(bench.api, "after" if carried_out else "before", lost)
+    first = ready_sets(bench)[0]
+    bench.session()
+    await live(bench, 30)
+    assert sets_of_sessions(bench) == {"chat": first}
+    assert len([each for each in bench.sidecars.reports.values() if each.bound]) == 1
+    check(bench)
 
 
 # --- sets of no use ------------------------------------------------------------------------------------------------
