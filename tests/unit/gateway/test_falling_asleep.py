@@ -21,8 +21,8 @@ from unit.gateway.sidecars import Pod
 from unit.gateway.world import World, http
 
 SESSIONS = 4
-REQUESTS = 120
-AT_ONCE = 12
+REQUESTS = 80
+AT_ONCE = 8
 
 
 class Operator:
