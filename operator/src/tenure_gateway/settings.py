@@ -12,7 +12,7 @@
 | `TENURE_TURN_TIMEOUT_SECONDS` | `3600` | how long a request follows one turn |
 | `TENURE_RESPONSE_RETENTION_SECONDS` | `2592000` | life of a session made by a lone response: 30 days |
 | `TENURE_THROWAWAY_SECONDS` | `7200` | life of a throwaway session that could not be deleted |
-| `TENURE_TRUSTED_KEYS_FILE` | `/var/run/tenure/trusted/keys.pem` | keys (PEM) whose bundles are taken, besides the own |
+| `TENURE_TRUSTED_KEYS_FILE` | `/var/run/tenure/trusted/keys.pem` | keys (PEM) whose bundles are taken besides its own |
 | `TENURE_MAX_BUNDLE_BYTES` | `1073741824` | longest bundle that is taken; beyond it 413 |
 | `TENURE_SPOOL_DIRECTORY` | `/var/spool/tenure` | where bundles lie, two at a time, while they are checked |
 | `TENURE_TOKEN_CACHE_SECONDS` | `10` | how long a TokenReview is believed |

@@ -36,8 +36,8 @@ class BundleDoor:
     async def send_bundle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """`GET /v1/bundle`. Raises `RefusedError` or `JournalError`, but nothing once the answer has begun.
 
-        Query: `at`, see `Writer.plan`; `subject`, for the manifest; `end=open` leaves the end of the tar to the caller, who
-        signs the bundle.
+        Query: `at`, see `Writer.plan`; `subject`, for the manifest; `end=open` leaves the end of the tar to the caller,
+        who signs the bundle.
         """
         query = parse_qs(scope["query_string"].decode("latin-1"), encoding="utf-8")
         at, subject, end = (query.get(name, [""])[-1] for name in ("at", "subject", "end"))

@@ -31,6 +31,7 @@ async def source(tmp_path: Path) -> AsyncIterator[World]:
 async def target(tmp_path: Path) -> AsyncIterator[World]:
     """A session that is to begin as a fork."""
     async with a_world(tmp_path / "target", source=Source()) as world:
+        await until(lambda: "waits for the state" in (world.session.unready or ""))
         yield world
 
 
