@@ -137,9 +137,43 @@ class WarmPool(Resource):
     )
 
 
+class Isolation(StrEnum):
+    """What the sessions of an agent share."""
+
+    SESSION = "Session"
+    """Nothing: each has a pod and a volume of its own."""
+    SHARED = "Shared"
+    """Pods and volumes; each has a journal and a key of its own."""
+
+
+_SHARED_SIZES = rule(
+    "self.isolation == 'Shared' || self.replicas == 1", "replicas is for isolation Shared: leave it out"
+)
+_NO_POOL = rule(
+    "self.isolation != 'Shared' || self.warmPool.size == 0",
+    "with isolation Shared a warmPool is of no use, since a session needs no pod of its own: leave it out",
+)
+_NOT_RETAINED = rule(
+    "self.isolation != 'Shared' || self.storage.whenDeleted != 'Retain'",
+    "with isolation Shared no session has a volume that could be retained: leave storage.whenDeleted out",
+)
+
+
 class SessionTemplate(Resource):
     """What each session of this agent gets."""
 
+    model_config = ConfigDict(json_schema_extra=validated(_SHARED_SIZES, _NO_POOL, _NOT_RETAINED))
+
+    isolation: Isolation = Field(
+        Isolation.SESSION,
+        description="Session: each session has a pod and a volume of its own. Shared: all sessions share the pods and "
+        "volumes of `replicas`, each with a journal and a key of its own.",
+    )
+    replicas: Annotated[int, Field(ge=1, le=50)] = Field(
+        1,
+        description="With isolation Shared: how many pods the sessions share. A pod beyond that takes no new sessions "
+        "and goes with its last one.",
+    )
     idle_timeout_seconds: Annotated[int, Field(ge=1, le=2_592_000)] = Field(
         900, description="Seconds without a turn after which a session is put to sleep: its pod goes, its volume stays."
     )
@@ -156,8 +190,26 @@ class PolicyRef(Resource):
     name: ObjectName = Field(description="Name of the MemoryPolicy.")
 
 
+_SHARED = "!has(self.session) || self.session.isolation != 'Shared' || "
+_NO_CODE = rule(
+    _SHARED + "!has(self.tools) || self.tools.all(tool, !has(tool.code) && !has(tool.agent))",
+    "with session.isolation Shared no tool may be code or an agent: these are given to a pod and not to a session",
+)
+_SAME_ISOLATION = rule(
+    "(has(self.session) ? self.session.isolation : 'Session') == "
+    "(has(oldSelf.session) ? oldSelf.session.isolation : 'Session')",
+    "session.isolation cannot be changed; create another Agent instead",
+)
+_BUILT_IN = rule(
+    _SHARED + "!has(self.runtime) || !has(self.runtime.image)",
+    "with session.isolation Shared the built-in agent loop is used: leave runtime.image out",
+)
+
+
 class AgentSpec(Resource):
     """What to run: a model, instructions, tools, the container and the volume of each session."""
+
+    model_config = ConfigDict(json_schema_extra=validated(_NO_CODE, _BUILT_IN, _SAME_ISOLATION))
 
     model: Model = Field(description="The model that answers.")
     instructions: Annotated[str, Field(max_length=32_768)] = Field(

@@ -19,12 +19,14 @@ SET_LABEL = f"{GROUP}/set"
 """Pods, claims, keys and NetworkPolicies: what they are named after. Never changes, unlike the session's label."""
 WARM_LABEL = f"{GROUP}/warm"
 """The same objects, while no session has claimed them."""
+HOST_LABEL = f"{GROUP}/host"
+"""The same objects, if they are those of a host of many sessions."""
 SUBJECT_ANNOTATION = f"{GROUP}/subject"
 """Claims: whose session it is, so that a volume that was retained goes to nobody else."""
 STORAGE_ANNOTATION = f"{GROUP}/storage"
 """Claims of a warm pool: the size and class that they were made to."""
 GENERATION_ANNOTATION = f"{GROUP}/generation"
-"""Pods: the lease generation that the pod was made for."""
+"""Pods: the lease generation that the pod was made for. Claims of hosts: the one of the latest pod."""
 WAKE_ANNOTATION = f"{GROUP}/wake"
 """AgentSession: a lease generation; if the session sleeps and its own is not higher, it is woken."""
 COMPONENT_LABEL = "app.kubernetes.io/component"
@@ -75,3 +77,8 @@ def session_network(set_name: str) -> str:
 def warm_set(agent: str, suffix: str) -> str:
     """Name of a set of pod, claim and key that is made ahead; fits as a session's name does."""
     return f"{agent[: MAX_NAME - len(suffix) - 6].rstrip('-')}-warm-{suffix}"
+
+
+def host_set(agent: str, number: int) -> str:
+    """Name of the set of one of the pods that all sessions of an agent share."""
+    return f"{agent}-shared-{number}"

@@ -13,11 +13,12 @@ from tenure_operator.cache import Cache, name_of, version
 from tenure_operator.desired.containers import PodSettings
 from tenure_operator.errors import OperatorError, UnavailableError
 from tenure_operator.events import Events
-from tenure_operator.kinds import AGENTS, PODS, POLICIES, POOLS, SESSIONS, Key, Kind, Manifest
+from tenure_operator.kinds import AGENTS, HOSTS, PODS, POLICIES, POOLS, SESSIONS, Key, Kind, Manifest
 from tenure_operator.metrics import Metrics
 from tenure_operator.probes import SecretProbes
 from tenure_operator.queue import Queue
 from tenure_operator.reconcile.agent import AgentReconciler
+from tenure_operator.reconcile.hosts import HostReconciler
 from tenure_operator.reconcile.policy import PolicyReconciler
 from tenure_operator.reconcile.pool import PoolReconciler, WarmVisitor
 from tenure_operator.reconcile.pool_claim import Claims
@@ -69,6 +70,7 @@ class Operator:
             SESSIONS: SessionReconciler(self._world, sidecars, Rollout(self._world), claims).reconcile,
             POLICIES: PolicyReconciler(self._world).reconcile,
             POOLS: PoolReconciler(self._world, sidecars).reconcile,
+            HOSTS: HostReconciler(self._world, sidecars).reconcile,
         }
         self.watches = Watches(self._cache)
         self._resync = Resync(api, self._cache, self.watches, self._world.learned, metrics.missed)
@@ -107,7 +109,7 @@ class Operator:
         return await self._reconcilers[key.kind](key)
 
     def _ask(self, key: Key, delay: float) -> None:
-        (self._pools if key.kind is POOLS else self._asks).ask(key, delay)
+        (self._pools if key.kind in (POOLS, HOSTS) else self._asks).ask(key, delay)
 
     async def _visit(self, key: Key) -> float | None:
         return await (self._warm_visitor if key.kind is PODS else self._visitor).visit(key)

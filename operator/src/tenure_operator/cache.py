@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeVar
 
-from tenure_api.names import AGENT_LABEL, SESSION_LABEL, WARM_LABEL
+from tenure_api.names import AGENT_LABEL, HOST_LABEL, SESSION_LABEL, WARM_LABEL
 from tenure_operator.kinds import AGENTS, CLAIMS, PODS, SESSIONS, WATCHED, Kind, Manifest
 
 TOMBSTONE_SECONDS = 120.0
@@ -77,6 +77,7 @@ class Cache:
         self._sessions: defaultdict[Name, set[Name]] = defaultdict(set)
         self._agents: defaultdict[Name, set[Name]] = defaultdict(set)
         self._warm: defaultdict[Name, set[tuple[Kind, Name]]] = defaultdict(set)
+        self._hosts: defaultdict[Name, set[tuple[Kind, Name]]] = defaultdict(set)
         self._claims: defaultdict[Name, set[Name]] = defaultdict(set)
 
     def get(self, kind: Kind, namespace: str, name: str) -> Manifest | None:
@@ -102,6 +103,10 @@ class Cache:
     def warm_of(self, agent: Name) -> list[tuple[Kind, Manifest]]:
         """The pods and claims that are kept ahead for an agent, with their kinds."""
         return [(kind, self._objects[kind][name]) for kind, name in self._warm.get(agent, ())]
+
+    def hosts_of(self, agent: Name) -> list[tuple[Kind, Manifest]]:
+        """The pods and claims that the sessions of an agent share, with their kinds."""
+        return [(kind, self._objects[kind][name]) for kind, name in self._hosts.get(agent, ())]
 
     def claims_of(self, session: Name) -> list[Manifest]:
         """The claims that are labelled as a session's, by whatever name."""
@@ -152,6 +157,7 @@ class Cache:
             _move(self._agents, name, policy_of(old) if old else None, policy_of(new) if new else None)
         elif kind in (PODS, CLAIMS):
             _move(self._warm, (kind, name), warm_for(old), warm_for(new))
+            _move(self._hosts, (kind, name), host_for(old), host_for(new))
             if kind is CLAIMS:
                 _move(self._claims, name, _session_of(old), _session_of(new))
 
@@ -160,6 +166,12 @@ def warm_for(child: Manifest | None) -> Name | None:
     """The agent that an object is kept ahead for, if it is."""
     labels = child["metadata"].get("labels", {}) if child else {}
     return (child["metadata"]["namespace"], labels.get(AGENT_LABEL, "")) if child and WARM_LABEL in labels else None
+
+
+def host_for(child: Manifest | None) -> Name | None:
+    """The agent whose sessions share an object, if they do."""
+    labels = child["metadata"].get("labels", {}) if child else {}
+    return (child["metadata"]["namespace"], labels.get(AGENT_LABEL, "")) if child and HOST_LABEL in labels else None
 
 
 def _session_of(child: Manifest | None) -> Name | None:

@@ -49,6 +49,9 @@ EVENTS = Kind("events.k8s.io", "v1", "events", "Event")
 POOLS = Kind("", "", "", "WarmPool")
 """No object of the API server: what is kept ahead for the agent of the same name, in keys of work."""
 
+HOSTS = Kind("", "", "", "Hosts")
+"""The same for the pods that the sessions of an agent share."""
+
 OWNERS = (AGENTS, SESSIONS, POLICIES)
 """The kinds that users write."""
 CHILDREN = (PODS, CLAIMS, ACCOUNTS, CONFIG_MAPS, NETWORKS)

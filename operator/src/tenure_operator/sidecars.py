@@ -58,6 +58,17 @@ class Sidecars:
         body = binding.model_dump(mode="json", by_alias=True)
         return await self._ask(address, "PUT", "/v1/binding", body, seconds)
 
+    async def keep(self, host: Address, binding: Binding) -> Report:
+        """Has a host keep a session; the report is the session's."""
+        body, path = binding.model_dump(mode="json", by_alias=True), f"/v1/sessions/{binding.uid}"
+        return _report(Address(binding.uid, host.ip), await self._send(host, "PUT", path, body))
+
+    async def erase(self, host: Address, uid: str) -> None:
+        """Has a host destroy all that it has of a session."""
+        answer = await self._send(host, "DELETE", f"/v1/sessions/{uid}", None)
+        if answer.status_code != 204:
+            raise UnavailableError(_refusal(answer))
+
     async def carry(self, source: Address, target: Address, at: int | None) -> Report:
         """Brings the state of one session, as a bundle, to another that waits for it; as a stream, never kept here."""
         path = "/v1/bundle" + ("" if at is None else f"?at={at}")
@@ -84,14 +95,19 @@ class Sidecars:
     async def _ask(
         self, address: Address, method: str, path: str, body: object, seconds: float | None = None
     ) -> Report:
-        headers, timeout = self._proof(address), seconds or TIMEOUT
-        try:
-            answer = await self._client.request(method, address.url(path), headers=headers, json=body, timeout=timeout)
-        except httpx.HTTPError as error:
-            raise UnavailableError(f"it does not answer ({type(error).__name__})") from None
+        answer = await self._send(address, method, path, body, seconds)
         if answer.status_code == 409:
             raise (TakenError if path == "/v1/binding" else BusyError)(_refusal(answer))
         return _report(address, answer)
+
+    async def _send(
+        self, address: Address, method: str, path: str, body: object, seconds: float | None = None
+    ) -> httpx.Response:
+        headers, timeout = self._proof(address), seconds or TIMEOUT
+        try:
+            return await self._client.request(method, address.url(path), headers=headers, json=body, timeout=timeout)
+        except httpx.HTTPError as error:
+            raise UnavailableError(f"it does not answer ({type(error).__name__})") from None
 
 
 def _report(address: Address, answer: httpx.Response) -> Report:

@@ -7,11 +7,12 @@ thousand writes to the status of their agent, nor one session two.
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from tenure_api.agent import Isolation
 from tenure_api.conditions import ConditionType, Reason
 from tenure_api.names import API_VERSION, RECOVERED_ANNOTATION, SESSION_LABEL, WAKE_ANNOTATION
 from tenure_api.session import EffectiveMode
-from tenure_operator.cache import Cache, Change, agent_of, name_of, policy_of, warm_for
-from tenure_operator.kinds import AGENTS, BY_NAME, POLICIES, POOLS, SESSIONS, Key, Manifest
+from tenure_operator.cache import Cache, Change, agent_of, host_for, name_of, policy_of, warm_for
+from tenure_operator.kinds import AGENTS, BY_NAME, HOSTS, PODS, POLICIES, POOLS, SESSIONS, Key, Manifest
 
 COUNT_DELAY = 10.0
 """Seconds after which an agent's count of its sessions is brought up to date: longer than a session takes to start."""
@@ -37,7 +38,7 @@ def wakes(cache: Cache, change: Change) -> Iterator[Wake]:
     elif change.kind is POLICIES:
         yield from _of_policy(cache, change)
     else:
-        yield from _of_child(change)
+        yield from _of_child(cache, change)
 
 
 def _identity(manifest: Manifest | None) -> Any:
@@ -95,6 +96,12 @@ def warm_pool_size(agent: Manifest | None) -> int:
     return found
 
 
+def is_shared(agent: Manifest | None) -> bool:
+    """Whether the sessions of an agent share pods."""
+    template = (agent or {}).get("spec", {}).get("session") or {}
+    return bool(template.get("isolation") == Isolation.SHARED)
+
+
 def _asked(session: Manifest | None) -> Any:
     """What people and gateways ask of a session by annotations."""
     return recovered_of(session), wake_of(session)
@@ -126,6 +133,8 @@ def _of_session(cache: Cache, change: Change) -> Iterator[Wake]:
         found = cache.get(AGENTS, *agent)
         if found is not None and (policy := policy_of(found)):
             yield Wake(Key(POLICIES, *policy), PROGRESS_DELAY)
+    if change.new is None and cache.hosts_of(agent_of(session)):
+        yield Wake(Key(HOSTS, *agent_of(session)))  # which keeps its state
     if change.new is None and cache.warm_of(agent_of(session)):
         yield Wake(Key(POOLS, *agent_of(session)))  # it may have been given a set that is not labelled as its own yet
 
@@ -138,6 +147,8 @@ def _of_agent(cache: Cache, change: Change) -> Iterator[Wake]:
     if changed or ready_status(change.old) != ready_status(change.new):
         for session in cache.sessions_of(name_of(agent)):
             yield Wake(Key(SESSIONS, *name_of(session)))
+        if is_shared(change.old) or is_shared(change.new):
+            yield Wake(Key(HOSTS, *name_of(agent)))
         if warm_pool_size(change.old) or warm_pool_size(change.new) or cache.warm_of(name_of(agent)):
             yield Wake(Key(POOLS, *name_of(agent)))
     before, after = change.old and policy_of(change.old), change.new and policy_of(change.new)
@@ -158,7 +169,12 @@ def _of_policy(cache: Cache, change: Change) -> Iterator[Wake]:
             yield Wake(Key(SESSIONS, *name_of(session)), DELIVERY_DELAY)
 
 
-def _of_child(change: Change) -> Iterator[Wake]:
+def _of_child(cache: Cache, change: Change) -> Iterator[Wake]:
+    if (agent := host_for(_either(change))) is not None:
+        yield Wake(Key(HOSTS, *agent))
+        for session in cache.sessions_of(agent) if change.kind is PODS else ():
+            yield Wake(Key(SESSIONS, *name_of(session)))
+        return
     for agent in {warm_for(change.old), warm_for(change.new)}:
         if agent is not None:
             yield Wake(Key(POOLS, *agent))

@@ -5,6 +5,7 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 
 import httpx
+import jwt
 
 from tenure_api import names
 from tenure_api.configuration import SessionConfig
@@ -20,6 +21,7 @@ from tenure_operator.kinds import (
     AGENTS,
     CHILDREN,
     CLAIMS,
+    HOSTS,
     PODS,
     POLICIES,
     POOLS,
@@ -33,6 +35,7 @@ from tenure_operator.kinds import (
 from tenure_operator.probes import SecretProbes
 from tenure_operator.queue import backoff
 from tenure_operator.reconcile.agent import AgentReconciler
+from tenure_operator.reconcile.hosts import HostReconciler
 from tenure_operator.reconcile.policy import PolicyReconciler
 from tenure_operator.reconcile.pool import PoolReconciler, WarmVisitor
 from tenure_operator.reconcile.pool_claim import Claims
@@ -62,6 +65,8 @@ class FakeSidecars:
 
     def __init__(self) -> None:
         self.reports: dict[str, Report] = {}
+        self.kept: dict[str, set[str]] = {}
+        """The sessions that hosts of many keep, by the host's identity."""
         self.calls: list[str] = []
         self.silent = False
         self.mute: set[str] = set()
@@ -79,6 +84,10 @@ class FakeSidecars:
         uid = request.url.host.removeprefix("ip-")
         if uid in self.mute:
             raise httpx.ConnectError("no route")
+        if request.url.path.startswith("/v1/sessions/"):
+            return self.shared(uid, request)
+        if (audience := _audience(request)) in self.kept.get(uid, ()):
+            uid = audience
         report = self.reports.setdefault(
             uid, Report.model_validate({"identity": uid, "journal": "Open", "idleSeconds": 0.0})
         )
@@ -110,6 +119,22 @@ class FakeSidecars:
         told = report.model_copy(update={"idle_seconds": idle, "draining": draining})
         return httpx.Response(200, text=told.model_dump_json(by_alias=True))
 
+    def shared(self, host: str, request: httpx.Request) -> httpx.Response:
+        """A host is told to keep a session, or to erase it."""
+        uid = request.url.path.rpartition("/")[2]
+        kept = self.kept.setdefault(host, set())
+        self.calls.append(f"{request.method} /v1/sessions")
+        if request.method == "DELETE":
+            kept.discard(uid)
+            self.reports.pop(uid, None)
+        else:
+            kept.add(uid)
+            self.reports.setdefault(uid, Report.model_validate({"identity": uid, "journal": "Open", "bound": uid}))
+        self.say(host, sessions=sorted(kept))
+        if request.method == "DELETE":
+            return httpx.Response(204)
+        return httpx.Response(200, text=self.reports[uid].model_dump_json(by_alias=True))
+
     def say(self, uid: str, **fields: object) -> None:
         self.reports[uid] = self.reports[uid].model_copy(update=fields)
 
@@ -139,6 +164,7 @@ class Bench:
             api_networks=("10.96.0.1/32",),
             sightings=Sightings(lambda: self.clock),
             pools=Pools(lambda: self.clock),
+            hosts=Sightings(lambda: self.clock),
         )
         client = httpx.AsyncClient(transport=httpx.MockTransport(self.sidecars.later))
         fleet = Sidecars(client, Signer("operator", SIGNING_KEY))
@@ -150,6 +176,7 @@ class Bench:
             SESSIONS: SessionReconciler(self.world, fleet, self.rollout, self.claims).reconcile,
             POLICIES: PolicyReconciler(self.world).reconcile,
             POOLS: PoolReconciler(self.world, fleet).reconcile,
+            HOSTS: HostReconciler(self.world, fleet).reconcile,
         }
         self._warm_visitor = WarmVisitor(self.world, fleet)
         self._visitor = Visitor(self.world, fleet, every=15.0, random_=lambda: 0.5)
@@ -278,6 +305,12 @@ class Bench:
     def message(self, kind: Kind, name: str, type_: str = "Ready") -> str:
         conditions = self.status(kind, name)["conditions"]
         return str(next(c["message"] for c in conditions if c["type"] == type_))
+
+
+def _audience(request: httpx.Request) -> str:
+    """For whom a call is, as its token says."""
+    token = request.headers["authorization"].removeprefix("Bearer ")
+    return str(jwt.decode(token, options={"verify_signature": False})["aud"])
 
 
 def set_of(session: Meta, retained: bool = False) -> SetOf:

@@ -8,7 +8,7 @@ import json
 from dataclasses import dataclass
 
 from tenure_api import names
-from tenure_api.agent import AgentSpec
+from tenure_api.agent import AgentSpec, Isolation
 from tenure_api.fields import Amounts, Resources
 from tenure_api.names import GENERATION_ANNOTATION, POD_HASH_ANNOTATION
 from tenure_api.session import Source
@@ -72,7 +72,7 @@ def _source(source: Source | None) -> list[Manifest]:
     return [{"name": "TENURE_SOURCE", "value": "Import"}, digest]
 
 
-def _sidecar(of: SetOf, run: Run, settings: PodSettings, mounts: list[Manifest]) -> Manifest:
+def _sidecar(of: SetOf, run: Run, spec: AgentSpec, settings: PodSettings, mounts: list[Manifest]) -> Manifest:
     session = of.session
     return {
         "name": SIDECAR,
@@ -85,6 +85,7 @@ def _sidecar(of: SetOf, run: Run, settings: PodSettings, mounts: list[Manifest])
             {"name": "TENURE_GENERATION", "value": str(run.generation)},
             *([{"name": "TENURE_SESSION", "value": f"{session.namespace}/{session.name}"}] if session else []),
             *_source(run.source),
+            *([{"name": "TENURE_SHARED", "value": "true"}] if _is_shared(spec) else []),
         ],
         "ports": [
             {"name": "sidecar", "containerPort": SIDECAR_PORT},
@@ -99,6 +100,10 @@ def _sidecar(of: SetOf, run: Run, settings: PodSettings, mounts: list[Manifest])
         "livenessProbe": _get("/healthz", periodSeconds=10, failureThreshold=6, timeoutSeconds=5),
         "volumeMounts": mounts,
     }
+
+
+def _is_shared(spec: AgentSpec) -> bool:
+    return spec.session.isolation is Isolation.SHARED
 
 
 def _agent(spec: AgentSpec, key: str, settings: PodSettings) -> Manifest:
@@ -122,7 +127,8 @@ def _agent(spec: AgentSpec, key: str, settings: PodSettings) -> Manifest:
         "lifecycle": AFTER_THE_TURN,
         "readinessProbe": {"tcpSocket": {"port": RUNTIME_PORT}, "periodSeconds": 1, "failureThreshold": 3},
         "volumeMounts": [
-            {"name": "state", "mountPath": "/workspace", "subPath": "workspace"},
+            # The agent that many sessions share has none of their files.
+            *([] if _is_shared(spec) else [{"name": "state", "mountPath": "/workspace", "subPath": "workspace"}]),
             {"name": "agent-tmp", "mountPath": "/tmp"},  # noqa: S108 - of the container, not ours
         ],
     }
@@ -166,7 +172,7 @@ def _spec(of: SetOf, run: Run, agent: str, spec: AgentSpec, settings: PodSetting
             "fsGroupChangePolicy": "OnRootMismatch",
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "initContainers": [*code.init, _sidecar(of, run, settings, mounts)],
+        "initContainers": [*code.init, _sidecar(of, run, spec, settings, mounts)],
         "containers": [_agent(spec, key, settings), *code.containers],
         "volumes": volumes,
         **({"runtimeClassName": virtual} if virtual else {}),

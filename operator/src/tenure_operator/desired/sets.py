@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from tenure_api.names import SESSION_LABEL, SET_LABEL, WARM_LABEL
+from tenure_api.names import HOST_LABEL, SESSION_LABEL, SET_LABEL, WARM_LABEL
 from tenure_operator.desired.parts import labels
 from tenure_operator.kinds import AGENTS, SESSIONS, Kind, Meta
 
@@ -20,6 +20,8 @@ class SetOf:
     """Whose session it is; empty while no session has claimed it."""
     retained: bool = False
     """The volume, and with it its key, outlives the session."""
+    shared: bool = False
+    """Many sessions share it."""
 
     @classmethod
     def of_session(cls, session: Meta, name: str, agent: str, subject: str, retained: bool = False) -> "SetOf":
@@ -30,6 +32,11 @@ class SetOf:
     def warm(cls, agent: Meta, name: str) -> "SetOf":
         """A set that an agent keeps for a session to come."""
         return cls(name, agent.name, (AGENTS, agent))
+
+    @classmethod
+    def host(cls, agent: Meta, name: str) -> "SetOf":
+        """A set that sessions of an agent share."""
+        return cls(name, agent.name, (AGENTS, agent), shared=True)
 
     @property
     def session(self) -> Meta | None:
@@ -45,5 +52,5 @@ class SetOf:
     def labels(self) -> dict[str, str]:
         """The labels of its objects."""
         session = self.session
-        held = {SESSION_LABEL: session.name} if session else {WARM_LABEL: "true"}
+        held = {SESSION_LABEL: session.name} if session else {HOST_LABEL if self.shared else WARM_LABEL: "true"}
         return labels("session", self.agent) | held | {SET_LABEL: self.name}

@@ -13,7 +13,7 @@ from tenure_operator.desired.config import config_map, effective_policy, session
 from tenure_operator.desired.credentials import credentials
 from tenure_operator.desired.pod import pod_hash, revision_of
 from tenure_operator.errors import ContendedError, RefusedError
-from tenure_operator.kinds import ACCOUNTS, AGENTS, CONFIG_MAPS, POLICIES, POOLS, SESSIONS, Key, Manifest, Meta
+from tenure_operator.kinds import ACCOUNTS, AGENTS, CONFIG_MAPS, HOSTS, POLICIES, POOLS, SESSIONS, Key, Manifest, Meta
 from tenure_operator.probes import MISSING_SECONDS, PRESENT_SECONDS, SecretProbes
 from tenure_operator.reconcile.children import Child, Create, Owner, Repair, Standing, is_deleting, step
 from tenure_operator.reconcile.pool_sets import pool_conditions, pool_status
@@ -189,6 +189,8 @@ class AgentReconciler:
             self._world.visit(Key(SESSIONS, *name_of(session)), 0.0)
         if self._world.pools.of(agent) is not None:
             self._world.ask(Key(POOLS, *agent), 0.0)
+        if self._world.cache.hosts_of(agent):
+            self._world.ask(Key(HOSTS, *agent), 0.0)
 
     async def _report(self, seen: Observed, verdict: Verdict) -> None:
         before = seen.agent.status

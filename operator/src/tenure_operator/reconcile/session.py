@@ -27,6 +27,7 @@ from tenure_operator.reconcile.session_plan import (
     decide,
 )
 from tenure_operator.reconcile.session_report import Reporter
+from tenure_operator.reconcile.shared import SharedSessions
 from tenure_operator.reconcile.verdict import stalled
 from tenure_operator.reconcile.world import World
 from tenure_operator.sidecars import Sidecars
@@ -37,6 +38,7 @@ class SessionReconciler:
 
     def __init__(self, world: World, sidecars: Sidecars, rollout: Rollout, claims: Claims) -> None:
         self._world = world
+        self._shared = SharedSessions(world, sidecars)
         self._claims = claims
         self._fixed = world.fixed
         self._rollout = rollout
@@ -59,6 +61,8 @@ class SessionReconciler:
         if lifetime is not None:
             self._world.ask(at, lifetime)  # now, since this look may fail and be backed off beyond that time
         try:
+            if self._shared.has(manifest):
+                return await self._shared.look(manifest, session, now)
             if (later := await self._claims.claim(manifest, session, now)) is not None:
                 return later
             return await self._look(manifest, session, now)
@@ -110,6 +114,7 @@ class SessionReconciler:
     def _forget(self, session: Name) -> None:
         self._world.sightings.forget(session)
         self._reporter.forget(session)
+        self._shared.forget(session)
         self._world.growth_refused.pop(session, None)
         self._world.release(session)
         self._rollout.forget(session)

@@ -40,6 +40,8 @@ class Facts:
     claim: Manifest | None
     sighting: Sighting | None
     set_name: str = ""
+    identity: str | None = None
+    """Given if it is not the claim's UID."""
     lease: int | None = None
     """Generation of the lease that is taken now, for a pod that is about to be made."""
     hibernation: Hibernation | None = None

@@ -38,7 +38,7 @@ def session_status(before: AgentSessionStatus, facts: Facts, now: datetime) -> A
             "lease": before.lease if facts.lease is None else Lease(generation=facts.lease),
             "revision": facts.revision or before.revision,
             "set_name": facts.set_name,
-            "identity": claim["metadata"]["uid"] if claim else None,
+            "identity": facts.identity or (claim["metadata"]["uid"] if claim else None),
             "pod_name": names.session_pod(facts.set_name) if pod or facts.lease is not None else None,
             "pod_ip": pod["status"].get("podIP") if pod and reached else None,
             "volume_claim_name": claim["metadata"]["name"] if claim else None,

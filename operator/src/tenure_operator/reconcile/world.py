@@ -75,6 +75,8 @@ class World:
     """Asks for a visit to a session's sidecar, in some seconds."""
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     sightings: Sightings = field(default_factory=Sightings)
+    hosts: Sightings = field(default_factory=Sightings)
+    """Of the sidecars that are hosts of many sessions, by set."""
     wanted: dict[Name, Wanted] = field(default_factory=dict)
     """By agent."""
     needs: Needs = field(default_factory=Needs)
