@@ -10,6 +10,7 @@ import pytest
 from harness import manifests
 from harness.killing import Killer
 from harness.kube import KubectlError, Manifest, eventually, is_ready
+from harness.sleeping import asleep, awake
 from harness.tenure import RELEASE, SYSTEM, Place
 from harness.turns import insisted
 from tenure_api.names import POD_HASH_ANNOTATION, SET_LABEL, WARM_LABEL, session_claim
@@ -106,7 +107,9 @@ def test_many_sessions_claim_sets_at_once_while_the_operator_dies_twice_and_none
     eventually(checked, 120, 2)
 
 
-def test_a_claimed_session_converses_and_goes_with_all_that_it_was_given(place: Place, emptied: None) -> None:
+def test_a_claimed_session_converses_sleeps_wakes_and_goes_with_all_that_it_was_given(
+    place: Place, emptied: None
+) -> None:
     model = pooled(place, "helper", 1)
     (set_name,) = eventually(lambda: full(place, "helper", 1), 120)
     conversation = place.session("chat", "helper")
@@ -114,6 +117,13 @@ def test_a_claimed_session_converses_and_goes_with_all_that_it_was_given(place: 
     assert status["setName"] == set_name
     answer = insisted(place.client(), 60, model=model, conversation=conversation, input="say: hello")
     assert answer.output_text == "hello"
+    assert asleep(place, "chat", 120)["setName"] == set_name
+    answer = insisted(place.client(), 60, model=model, conversation=conversation, input="say: again")
+    assert answer.output_text == "again"
+    woken = awake(place, "chat")
+    assert (woken["setName"], woken["lease"]["generation"]) == (set_name, 2)
+    items = place.client().conversations.items.list(conversation, order="asc")
+    assert [item.content[0].text for item in items] == ["say: hello", "hello", "say: again", "again"]  # type: ignore[union-attr, index]
     place.kube.delete("agentsession", "chat", "--wait=false")
     kinds = ("pods", "pvc", "networkpolicies", "secrets")
     eventually(lambda: not any(place.kube.items(kind, f"{SET_LABEL}={set_name}") for kind in kinds), 60)
