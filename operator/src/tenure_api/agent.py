@@ -146,15 +146,17 @@ class Isolation(StrEnum):
     """Pods and volumes; each has a journal and a key of its own."""
 
 
+_NOT_SHARED = "!has(self.isolation) || self.isolation != 'Shared' || "  # a default is judged before it has its own
 _SHARED_SIZES = rule(
-    "self.isolation == 'Shared' || self.replicas == 1", "replicas is for isolation Shared: leave it out"
+    "(has(self.isolation) && self.isolation == 'Shared') || !has(self.replicas) || self.replicas == 1",
+    "replicas is for isolation Shared: leave it out",
 )
 _NO_POOL = rule(
-    "self.isolation != 'Shared' || self.warmPool.size == 0",
+    _NOT_SHARED + "!has(self.warmPool) || !has(self.warmPool.size) || self.warmPool.size == 0",
     "with isolation Shared a warmPool is of no use, since a session needs no pod of its own: leave it out",
 )
 _NOT_RETAINED = rule(
-    "self.isolation != 'Shared' || self.storage.whenDeleted != 'Retain'",
+    _NOT_SHARED + "!has(self.storage) || !has(self.storage.whenDeleted) || self.storage.whenDeleted != 'Retain'",
     "with isolation Shared no session has a volume that could be retained: leave storage.whenDeleted out",
 )
 
@@ -190,14 +192,14 @@ class PolicyRef(Resource):
     name: ObjectName = Field(description="Name of the MemoryPolicy.")
 
 
-_SHARED = "!has(self.session) || self.session.isolation != 'Shared' || "
+_SHARED = "!has(self.session) || !has(self.session.isolation) || self.session.isolation != 'Shared' || "
 _NO_CODE = rule(
     _SHARED + "!has(self.tools) || self.tools.all(tool, !has(tool.code) && !has(tool.agent))",
     "with session.isolation Shared no tool may be code or an agent: these are given to a pod and not to a session",
 )
 _SAME_ISOLATION = rule(
-    "(has(self.session) ? self.session.isolation : 'Session') == "
-    "(has(oldSelf.session) ? oldSelf.session.isolation : 'Session')",
+    "(has(self.session) && has(self.session.isolation) ? self.session.isolation : 'Session') == "
+    "(has(oldSelf.session) && has(oldSelf.session.isolation) ? oldSelf.session.isolation : 'Session')",
     "session.isolation cannot be changed; create another Agent instead",
 )
 _BUILT_IN = rule(
