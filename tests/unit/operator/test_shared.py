@@ -94,7 +94,8 @@ async def test_sessions_are_spread_evenly(bench: Bench) -> None:
         bench.session(f"s{n}")
         await live(bench, 1)
     assert spread(bench) == {"helper-shared-0": 5, "helper-shared-1": 5}
-    assert bench.status(AGENTS, "helper")["sessions"]["total"] == 10 or (await live(bench, 20)) is None
+    await live(bench, 20)
+    assert bench.status(AGENTS, "helper")["sessions"] == {"total": 10, "running": 10, "hibernated": 0}
 
 
 async def test_a_session_waits_for_a_host_and_is_told_when_there_is_one() -> None:
@@ -179,6 +180,14 @@ async def test_hosts_are_replaced_one_after_the_other_when_the_agent_changes(ben
     assert least >= 1
     assert all(before[name] != after[name] for name in before)
     assert bench.condition(SESSIONS, "one") == ("True", "Ready")
+
+
+async def test_a_host_as_old_as_any_may_be_is_replaced(bench: Bench) -> None:
+    before = host_pod(bench)["metadata"]["uid"]
+    session = {"isolation": "Shared", "replicas": 2, "maxLifetimeSeconds": 60}
+    bench.api.change(AGENTS, NAMESPACE, "helper", {"spec": {"session": session}})
+    await live(bench, 120)
+    assert host_pod(bench)["metadata"]["uid"] != before
 
 
 async def test_a_host_that_is_one_too_many_stays_until_its_last_session_is_gone(bench: Bench) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import secrets
+from datetime import datetime
 from typing import NamedTuple
 
 from tenure_api import names
@@ -80,7 +81,14 @@ class HostReconciler:
         return min(pauses, default=None)
 
     async def _is_over(self, each: _Set) -> bool:
-        """Whether a set that is one too many has no session any more; then it is deleted."""
+        """Whether a set that is one too many has no session any more, as it says itself; then it is deleted."""
+        live = self._world.cache.get(PODS, each.meta.namespace, names.session_pod(each.of.name))
+        volume = self._world.cache.get(CLAIMS, each.meta.namespace, names.session_claim(each.of.name))
+        seen = self._world.hosts.of(each.at, live["metadata"]["uid"]) if live else None
+        if volume is not None and not is_deleting(volume) and (seen is None or seen.report is None):
+            return False
+        if seen is not None and seen.report is not None and seen.report.sessions:
+            return False
         sessions = self._world.cache.sessions_of((each.meta.namespace, each.meta.name))
         if any(session.get("status", {}).get("setName") == each.of.name for session in sessions):
             return False
@@ -180,8 +188,7 @@ class HostReconciler:
             self._world.restraint.note((PODS, each.at))
             await self._world.delete(PODS, live)
             return STARTING_SECONDS
-        hash_ = pod_hash(each.meta.name, each.agent.spec, self._world.fixed.pods)
-        if is_outdated(live, hash_) and each.may_start and self._may_be_replaced(each, live):
+        if self._is_past(each, live) and each.may_start and self._may_be_replaced(each, live):
             # Its turns end first, as far as its grace period reaches; the others go on in the next pod.
             await self._world.delete(PODS, live)
             return STARTING_SECONDS
@@ -193,6 +200,14 @@ class HostReconciler:
             await self._world.delete(PODS, live)
             return STARTING_SECONDS
         return VISIT_SECONDS if pods.is_ready(live) else STARTING_SECONDS
+
+    def _is_past(self, each: _Set, live: Manifest) -> bool:
+        """Whether a pod was made to an older template, or is as old as any may be."""
+        longest = each.agent.spec.session.max_lifetime_seconds
+        age = self._world.now() - datetime.fromisoformat(live["metadata"]["creationTimestamp"])
+        if longest is not None and age.total_seconds() >= longest:
+            return True
+        return is_outdated(live, pod_hash(each.meta.name, each.agent.spec, self._world.fixed.pods))
 
     def _may_be_replaced(self, each: _Set, live: Manifest) -> bool:
         """One after the other: none that works goes while another of the agent does not."""

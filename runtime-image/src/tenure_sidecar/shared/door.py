@@ -104,6 +104,8 @@ class HostDoor:
             case _ if SessionDoor.knows(path):
                 _only(caller, "gateway")
                 self._host.check_open()
+                if (method, path) == ("POST", "/v1/turns"):
+                    self._host.check_taking()
                 async with resident.open() as work:
                     await SessionDoor(work).answer(method, path, caller, scope, receive, send)
             case _:

@@ -84,7 +84,7 @@ class Host:
         self._gauge = Gauge(settings.data, clock.elapsed)
         self.activity = Activity(clock.elapsed, self._answers)
         """What happens in the pod."""
-        self._closing = False
+        self._leaving = self._closing = False
 
     # --- what others ask of it -----------------------------------------------------------------------------------
 
@@ -186,8 +186,17 @@ class Host:
         """Take no more turns for a while. Raises `RefusedError` unless nothing has happened for so long."""
         self.activity.drain(idle_seconds)
 
+    def check_taking(self) -> None:
+        """Raises `RefusedError` if the pod is about to go, so that no turn begins in it any more."""
+        if self._leaving:
+            raise RefusedError(503, "draining", "the pod is about to be replaced; send the turn again")
+
     async def drained(self, seconds: float) -> None:
-        """Wait until no turn is being answered, but no longer than this."""
+        """The pod ends. Take no more turns, and wait until none is being answered, but no longer than this.
+
+        With many sessions there may never be a moment without turns by itself.
+        """
+        self._leaving = True
         until = self._clock.elapsed() + seconds
         while self._answers() and self._clock.elapsed() < until:  # noqa: ASYNC110 - there are many, and no hurry
             await asyncio.sleep(_HOOK_SECONDS)

@@ -202,6 +202,22 @@ async def test_a_drained_host_takes_no_turns_but_is_drained_only_when_idle(world
     assert (answer.status_code, answer.json()["code"]) == (503, "draining")
 
 
+async def test_a_pod_that_ends_takes_no_new_turn_and_lets_those_that_run_end(world: HostWorld) -> None:
+    ada, bob = await world.register("ada"), await world.register("bob")
+    world.agent.hold = asyncio.Event()
+    slow = asyncio.create_task(world.turn(ada, "slowly"))
+    await until(lambda: world.agent.requests)
+    hook = asyncio.create_task(world.http.get("/drained", timeout=30))
+    body = {"turn": turn_id(), "input": [{"role": "user", "text": "x"}]}
+    while (answer := await world.http.post("/v1/turns", json=body, headers=world.token(bob))).status_code == 200:
+        body["turn"] = turn_id()
+    assert (answer.status_code, answer.json()["code"]) == (503, "draining")
+    assert not hook.done()
+    world.agent.hold.set()
+    assert (await slow)["status"] == "completed"
+    assert (await hook).status_code == 200
+
+
 async def test_a_session_can_be_carried_away(world: HostWorld) -> None:
     uid = await world.register()
     await world.turn(uid)
