@@ -6,8 +6,10 @@ from collections.abc import Iterator
 import openai
 import pytest
 
+from harness.effects import Effects
 from harness.kube import Manifest, NotYetError, condition, eventually, is_ready
-from harness.model import ScriptedModel
+from harness.manifests import http_tool
+from harness.model import ScriptedModel, call, program
 from harness.second_node import SecondNode, on_second_node, processes, second_node
 from harness.sleeping import generation, pod
 from harness.tenure import Place
@@ -17,6 +19,35 @@ from tenure_api.names import SESSION_LABEL, session_claim, session_pod
 DEATH_SECONDS = 240
 """Longest time from a node's last sign until its sessions run elsewhere: 25 s until it is noticed, 30 s that a pod
 stays bound to such a node, and the rest of the 60 s that a node gets to come back. The rest is for a busy machine."""
+
+
+ROUNDS = 12
+ROUND_SECONDS = 20
+"""How long a model call waits: well below the minute after which a model is said not to answer."""
+
+
+class Course:
+    """A turn of many rounds that goes on slowly for as long as it takes, and ends soon when it may."""
+
+    def __init__(self, model: ScriptedModel, tag: str) -> None:
+        self._model = model
+        self._holds = [f"{tag}/{n}/before" for n in range(ROUNDS)]
+        self._since = time.monotonic()
+        for hold in self._holds:
+            model.hold(hold)
+
+    def goes_on(self) -> bool:
+        """Lets a round pass if it is time; true, so that a wait can begin with it."""
+        if time.monotonic() - self._since > ROUND_SECONDS:
+            assert len(self._holds) > 1, "the turn is at its end"
+            self._model.release(self._holds.pop(0))
+            self._since = time.monotonic()
+        return True
+
+    def ends(self) -> None:
+        """Lets all rounds pass."""
+        while self._holds:
+            self._model.release(self._holds.pop(0))
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +66,8 @@ def whole(node: SecondNode) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def moving(place: Place) -> str:
     """An agent whose volumes every node can mount."""
-    return place.agent("moving", session={"storage": {"size": "64Mi", "storageClassName": "shared"}})
+    order = http_tool("order", "/orders", "POST", replay="IdempotencyKey")
+    return place.agent("moving", tools=[order], session={"storage": {"size": "64Mi", "storageClassName": "shared"}})
 
 
 @pytest.fixture(scope="module")
@@ -160,31 +192,39 @@ def test_a_dead_nodes_sessions_go_on_where_their_volume_can_be_had_and_else_say_
 
 
 def test_a_pod_that_comes_back_from_a_partition_cannot_write_the_journal_that_has_moved_on(
-    place: Place, node: SecondNode, moving: str, client: openai.OpenAI, model: ScriptedModel
+    place: Place, node: SecondNode, moving: str, client: openai.OpenAI, model: ScriptedModel, http_api: Effects
 ) -> None:
     """One old pod runs on all the while; the other is frozen, and has the model's answer to write when it thaws."""
-    turns, old = {}, {}
-    for name in ("awake", "frozen"):
-        conversation = start(place, name, "moving")
+    tags = {name: f"{place.name}-{name}" for name in ("awake", "frozen")}
+    rounds = [[call("order", {"item": f"item-{n}", "tag": f"{tags['awake']}-{n}"})] for n in range(ROUNDS)]
+    asked = {
+        "awake": program(*rounds, final="after", tag=tags["awake"]),
+        "frozen": f"say: after tag:{tags['frozen']}",
+    }
+    conversations = {name: start(place, name, "moving") for name in asked}
+    for conversation in conversations.values():
         client.responses.create(model=moving, conversation=conversation, input="say: before")
-        tag = f"{place.name}-{name}"
-        model.hold(f"{tag}/0/before")
+    course = Course(model, tags["awake"])
+    model.hold(f"{tags['frozen']}/0/before")
+    turns, old = {}, {}
+    for name, question in asked.items():
         turns[name] = client.responses.create(
-            model=moving, conversation=conversation, input=f"say: after tag:{tag}", background=True
+            model=moving, conversation=conversations[name], input=question, background=True
         )
-        model.await_hold(f"{tag}/0/before")
+        model.await_hold(f"{tags[name]}/0/before")
         old[name] = on_second_node(place.kube, session_pod(name))
     node.freeze(old["frozen"])
     node.cut_off()
     try:
-        eventually(lambda: moved(place, "awake"), DEATH_SECONDS)
+        eventually(lambda: course.goes_on() and moved(place, "awake"), DEATH_SECONDS)
+        eventually(lambda: waited_out(lambda: client.responses.retrieve(turns["awake"].id)).status == "in_progress", 20)
         eventually(lambda: not processes(old["awake"], "sidecar"), 30)
-        model.release(f"{place.name}-awake/0/before")
+        course.ends()
         assert ended(client, turns["awake"].id).output_text == "after"
 
         eventually(lambda: "still open in the previous pod" in message(place, "frozen"), DEATH_SECONDS)
         assert generation(place, "frozen") == 2
-        model.release(f"{place.name}-frozen/0/before")
+        model.release(f"{tags['frozen']}/0/before")
         node.thaw(old["frozen"])
         eventually(lambda: not processes(old["frozen"], "sidecar"), 30)
         eventually(lambda: moved(place, "frozen"), 60)
@@ -192,16 +232,20 @@ def test_a_pod_that_comes_back_from_a_partition_cannot_write_the_journal_that_ha
     finally:
         node.thaw(old["frozen"])
         node.rejoin()
-    histories = {name: texts(client, f"{place.name}/{name}") for name in old}
+    histories = {name: texts(client, conversations[name]) for name in old}
     for name, history in histories.items():
-        assert [text for role, text in history if role == "assistant"] == ["before", "after"]
-        assert [text for role, text in history if role == "user"] == [
-            "say: before",
-            f"say: after tag:{place.name}-{name}",
+        assert history == [
+            ("user", "say: before"),
+            ("assistant", "before"),
+            ("user", asked[name]),
+            ("assistant", "after"),
         ]
-        assert model.calls(f"{place.name}-{name}") == 2, "the call of the old pod has no answer in the journal"
+    assert model.calls(tags["frozen"]) == 2, "the answer that the old pod got is not in the journal"
+    for n in range(ROUNDS):
+        assert http_api.count(f"{tags['awake']}-{n}").effects == 1
+
     eventually(node.answers, 60)
     for name in old:
         eventually(lambda name=name: not processes(old[name]), 90)  # type: ignore[misc]
-        assert texts(client, f"{place.name}/{name}") == histories[name]
+        assert texts(client, conversations[name]) == histories[name]
         moved(place, name)
