@@ -36,6 +36,8 @@ def settled(place: Place, text: str) -> str:
         (r"\b\d+(\.\d+){3}\b", "<ip>"),
         (r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "<uid>"),
         (r"(Resource Version: +)\d+", r"\1<version>"),
+        (r"(Revision: +)[0-9a-f]+", r"\1<revision>"),
+        (r"(Bytes: +)\d+", r"\1<bytes>"),
         (r" +$", ""),
     ]
     for pattern, replacement in replacements:
@@ -62,12 +64,15 @@ def shown(place: Place) -> Place:
     place.kube.apply(
         agent("waiting", model={"name": "m", "baseURL": MODEL_URL, "credentialsSecretRef": {"name": "none"}})
     )
-    place.kube.apply(session("chat-2", "waiting"))
+    place.kube.apply(session("chat-2", "waiting"), session("chat-3", operatingMode="Hibernated"))
     eventually(lambda: place.kube.get("agentsession", "chat-1")["status"].get("turns") == 1, 60)
     eventually(lambda: condition(place.kube.get("agentsession", "chat-2"), "Ready")["status"] == "False", 20)
     eventually(lambda: is_ready(place.kube.get("memorypolicy", "month")), 30)
-    eventually(lambda: place.kube.get("agent", "helper")["status"]["sessions"] == {"total": 1, "ready": 1}, 30)
-    eventually(lambda: place.kube.get("agent", "waiting")["status"]["sessions"] == {"total": 1, "ready": 0}, 30)
+    eventually(lambda: is_ready(place.kube.get("agentsession", "chat-3")), 30)
+    eventually(lambda: place.kube.get("agentsession", "chat-1")["status"].get("volume"), 60)
+    for name_, total, running, hibernated in (("helper", 2, 1, 1), ("waiting", 1, 0, 0)):
+        count = {"total": total, "running": running, "hibernated": hibernated}
+        eventually(lambda n=name_, c=count: place.kube.get("agent", n)["status"]["sessions"] == c, 30)  # type: ignore[misc]
     return place
 
 
@@ -77,7 +82,13 @@ def test_the_tables_read_well(shown: Place, output: str) -> None:
     compare(f"get{output and '-'}{output}.txt", settled(shown, table))
 
 
-DESCRIBED = [("agent", "helper"), ("agentsession", "chat-1"), ("memorypolicy", "month"), ("agentsession", "chat-2")]
+DESCRIBED = [
+    ("agent", "helper"),
+    ("memorypolicy", "month"),
+    ("agentsession", "chat-1"),
+    ("agentsession", "chat-2"),
+    ("agentsession", "chat-3"),
+]
 
 
 @pytest.mark.parametrize(("kind", "name"), DESCRIBED)
@@ -95,6 +106,7 @@ def test_wait_ends_when_an_object_is_ready_and_not_before(shown: Place) -> None:
 def test_kstatus_computes_the_state(shown: Place) -> None:
     assert kstatus(shown.kube.get("agent", "helper")) == "Current"
     assert kstatus(shown.kube.get("agentsession", "chat-1")) == "Current"
+    assert kstatus(shown.kube.get("agentsession", "chat-3")) == "Current"
     assert kstatus(shown.kube.get("memorypolicy", "month")) == "Current"
     assert kstatus(shown.kube.get("agent", "waiting")) == "InProgress"
     assert kstatus(shown.kube.get("agentsession", "chat-2")) == "InProgress"
