@@ -72,7 +72,7 @@ def parser() -> argparse.ArgumentParser:
         "export",
         "write a session into a file",
         "Conversation and files are sealed in it with a new key, which is written to FILE.key: keep the two apart. "
-        "With --plain they are not; that is for the session's own subject, and for those who may `decrypt` it.",
+        "With --plain they are not.",
     )
     _of_session(export)
     export.add_argument("-o", "--out", metavar="FILE", required=True, help="where to")

@@ -55,7 +55,7 @@ class BundleRoutes:
         at = request.query_params.get("at")
         if at is not None and not (at.isdecimal() and at.isascii() and len(at) <= _LONGEST_NUMBER):
             raise invalid("'at' must be the number of a record of the session's journal.", "at")
-        session = await self._exportable(caller, _named(request), sealed=key is not None)
+        session = await self._exportable(caller, _named(request))
         log.info("%s exports session %s, %s", caller.name, session.key, "in the clear" if key is None else "sealed")
         answer = Download(await self._bundles.export(session, caller, key, at))
         answer.headers["content-type"] = bundle.MEDIA_TYPE
@@ -90,7 +90,8 @@ class BundleRoutes:
                 await self._sessions.delete(session)
             raise
 
-    async def _exportable(self, caller: Caller, named: Key | None, sealed: bool) -> SessionView:
+    async def _exportable(self, caller: Caller, named: Key | None) -> SessionView:
+        """A session that the caller may carry away. Who gives the key of a bundle can open it, so both rights count."""
         session = await self._sessions.look_up(named)
         if session is None or named is None:
             raise not_found("Session", str(named or ""))
@@ -100,8 +101,8 @@ class BundleRoutes:
             if await self._access.may_use_session(caller, session):
                 raise _denied("export", str(named))
             raise not_found("Session", str(named))
-        if not sealed and not await self._access.may(caller, "decrypt", named):
-            raise _denied("decrypt", str(named), f" Or send a key as {bundle.KEY_HEADER}, which seals what it holds.")
+        if not await self._access.may(caller, "decrypt", named):
+            raise _denied("decrypt", str(named))
         return session
 
     async def _agent(self, caller: Caller, session: Key, name: str) -> AgentView:

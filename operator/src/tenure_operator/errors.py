@@ -4,6 +4,7 @@
     ├── WaitingError          something outside is not as it must be; tried again later, without a traceback
     │   ├── UnavailableError  the API server or a sidecar does not answer, or not now
     │   ├── BusyError         the session is in use: it can neither sleep nor have its pod replaced
+    │   ├── UnfitError        a session cannot be made from its source as its spec says
     │   ├── TakenError        the warm set is another session's
     │   ├── ContendedError    someone undoes what we do, again and again
     │   ├── ConflictError     the object has changed since it was read
@@ -30,6 +31,10 @@ class UnavailableError(WaitingError):
 
 class BusyError(WaitingError):
     """The session is in use."""
+
+
+class UnfitError(WaitingError):
+    """A session cannot be made from its source as its spec says."""
 
 
 class TakenError(WaitingError):

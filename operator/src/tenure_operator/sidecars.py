@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from tenure_api.configuration import SessionConfig
 from tenure_api.tokens import Signer
 from tenure_api.wire import Binding, Drain, Failure, Report, sidecar_url
-from tenure_operator.errors import BusyError, TakenError, UnavailableError
+from tenure_operator.errors import BusyError, TakenError, UnavailableError, UnfitError
 
 TIMEOUT = httpx.Timeout(5.0, connect=2.0)
 CARRY_TIMEOUT = httpx.Timeout(60.0, connect=2.0)
@@ -70,7 +70,10 @@ class Sidecars:
             raise UnavailableError(_refusal(answer))
 
     async def carry(self, source: Address, target: Address, at: int | None) -> Report:
-        """Brings the state of one session, as a bundle, to another that waits for it; as a stream, never kept here."""
+        """Brings the state of one session, as a bundle, to another that waits for it; as a stream, never kept here.
+
+        Raises `UnfitError` if the source has no such record.
+        """
         path = "/v1/bundle" + ("" if at is None else f"?at={at}")
         try:
             async with self._client.stream(
@@ -78,6 +81,8 @@ class Sidecars:
             ) as bundle:
                 if bundle.status_code != 200:
                     await bundle.aread()
+                    if bundle.status_code == 400:
+                        raise UnfitError(_refusal(bundle))
                     raise UnavailableError(_refusal(bundle))
                 answer = await self._client.put(
                     target.url("/v1/bundle"),

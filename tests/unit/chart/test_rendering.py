@@ -13,7 +13,7 @@ from harness.chart import CHART, NAMESPACE, Manifest, all_on, helm, of_kind, ren
 from tenure_api.agent import Agent, AgentSpec
 from tenure_api.crdgen import KINDS, definition
 from tenure_api.fields import Resources
-from tenure_api.names import COMPONENT_LABEL, KEY_LABEL, SESSION_LABEL, WARM_LABEL
+from tenure_api.names import COMPONENT_LABEL, KEY_LABEL, SESSION_LABEL, WAKE_ANNOTATION, WARM_LABEL
 from tenure_gateway.metrics import Metrics as GatewayMetrics
 from tenure_gateway.settings import Settings as GatewaySettings
 from tenure_gateway.settings import from_environment as gateway_settings
@@ -243,6 +243,21 @@ def test_the_operator_can_delete_no_volume_but_those_of_warm_pools() -> None:
     assert spec["validations"][0]["expression"] == f"'{WARM_LABEL}' in oldObject.metadata.?labels.orValue({{}})"
     bound = of_kind(render(), "ValidatingAdmissionPolicyBinding")["tenure-volumes"]["spec"]
     assert bound == {"policyName": "tenure-volumes", "validationActions": ["Deny"]}
+
+
+def test_the_gateway_can_change_nothing_of_a_session_but_that_it_is_to_wake() -> None:
+    spec = of_kind(render(), "ValidatingAdmissionPolicy")["tenure-wakes"]["spec"]
+    (rule,) = spec["matchConstraints"]["resourceRules"]
+    assert (rule["operations"], rule["resources"]) == (["UPDATE"], ["agentsessions"])
+    (condition,) = spec["matchConditions"]
+    (binding,) = (b for b in of_kind(render(), "ClusterRoleBinding").values() if "gateway" in b["metadata"]["name"])
+    account = binding["subjects"][0]
+    who = f"system:serviceaccount:{account['namespace']}:{account['name']}"
+    assert condition["expression"] == f"request.userInfo.username == '{who}'"
+    (validation,) = spec["validations"]
+    assert f"'{WAKE_ANNOTATION}'" in validation["expression"]
+    bound = of_kind(render(), "ValidatingAdmissionPolicyBinding")["tenure-wakes"]["spec"]
+    assert bound == {"policyName": "tenure-wakes", "validationActions": ["Deny"]}
 
 
 def test_nothing_of_prometheus_operator_is_made_unasked() -> None:

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from tenure_api.names import session_pod
-from tenure_api.wire import JournalState, Origin, Report
+from tenure_api.wire import Failure, JournalState, Origin, Report
 from tenure_operator.kinds import PODS, SESSIONS
 from unit.operator.bench import NAMESPACE, Bench, FakeSidecars
 from unit.operator.fake_api import FakeApi
@@ -24,6 +24,7 @@ class Carriers(FakeSidecars):
         super().__init__()
         self.carried: list[tuple[str, str]] = []
         self.broken = False
+        self.refusal = ""
 
     def answer(self, request: httpx.Request) -> httpx.Response:
         uid = request.url.host.removeprefix("ip-")
@@ -31,6 +32,9 @@ class Carriers(FakeSidecars):
             return super().answer(request)
         if self.broken:
             raise httpx.ConnectError("no route")
+        if request.method == "GET" and self.refusal:
+            failure = Failure(code="no_such_record", message=self.refusal)
+            return httpx.Response(400, text=failure.model_dump_json(by_alias=True))
         if request.method == "GET":
             return httpx.Response(200, content=streamed(f"{uid}{request.url.query.decode()}"))
         self.carried.append((request.content.decode(), uid))
@@ -142,3 +146,14 @@ async def test_a_fork_that_is_deleted_lets_its_source_sleep(bench: Bench) -> Non
     bench.api.remove(SESSIONS, NAMESPACE, "copy")
     await bench.advance(200)
     assert "deletionTimestamp" in bench.api.objects[PODS, NAMESPACE, session_pod("chat")]["metadata"]
+
+
+async def test_a_fork_at_a_record_that_there_is_not_says_so_for_good(bench: Bench) -> None:
+    await bench.running()
+    carriers(bench).refusal = "the journal ends at record 9"
+    fork(bench, atSequence=1000)
+    await waits_for_its_state(bench)
+    await bench.advance(10)
+    assert bench.condition(SESSIONS, "copy", "Stalled") == ("True", "SourceInvalid")
+    assert "record 9" in bench.message(SESSIONS, "copy")
+    assert carriers(bench).carried == []

@@ -17,6 +17,8 @@ class SourceSeen:
     subject: str
     address: Address | None
     """Where its sidecar is, while it runs."""
+    unfit: str | None = None
+    """Why its sidecar has refused to give what the spec asks for."""
 
 
 def fork_of(session: AgentSession) -> ForkFrom | None:
@@ -39,6 +41,9 @@ def obstacle(session: AgentSession, source: SourceSeen | None) -> Verdict | None
     if source.agent != session.spec.agent_ref.name:
         said = f"spec.source.forkFrom names AgentSession {fork.session} of agent {source.agent}."
         return stalled(Reason.SOURCE_INVALID, f"{said} Create the session anew with that agent.")
+    if source.unfit is not None:
+        said = f"spec.source.forkFrom asks for what AgentSession {fork.session} has not: {source.unfit}"
+        return stalled(Reason.SOURCE_INVALID, f"{said} Create the session anew with another atSequence.")
     return None
 
 
@@ -47,6 +52,8 @@ class Needs:
 
     def __init__(self) -> None:
         self._by_source: dict[Name, set[Name]] = {}
+        self.unfit: dict[Name, str] = {}
+        """By fork, why it cannot be made as its spec says."""
 
     def need(self, source: Name, fork: Name) -> bool:
         """The fork needs its source awake; whether that is news."""
@@ -57,6 +64,7 @@ class Needs:
 
     def release(self, fork: Name) -> list[Name]:
         """The fork has what it needs, or is gone; returns the sources that are not needed any more."""
+        self.unfit.pop(fork, None)
         free = []
         for source in [source for source, forks in self._by_source.items() if fork in forks]:
             self._by_source[source].discard(fork)

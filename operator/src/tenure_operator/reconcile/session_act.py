@@ -10,6 +10,7 @@ from tenure_operator.desired.pod import Run, pod
 from tenure_operator.errors import (
     ExistsError,
     RefusedError,
+    UnfitError,
     WaitingError,
 )
 from tenure_operator.kinds import CLAIMS, PODS, SECRETS, SESSIONS, Key, Manifest, Meta
@@ -116,6 +117,8 @@ class Actor:
         try:
             report = await self._sidecars.carry(source, target, fork.at_sequence)
         except WaitingError as error:
+            if isinstance(error, UnfitError):
+                self._world.needs.unfit[name] = f"{error}."
             said = f"The state of AgentSession {fork.session} could not be brought to it: {error}"
             await self._world.events.tell((SESSIONS, seen.meta), "Warning", "RestoreFailed", "Restore", said)
             raise

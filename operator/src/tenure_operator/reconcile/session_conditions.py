@@ -176,7 +176,8 @@ def _approvals(waits: Suspension, facts: Facts) -> str:
     body = f'{{"model": "{facts.meta.namespace}/{facts.agent_name}", "conversation": "{where}", "input": [{answer}]}}'
     return (
         f"Turn {waits.turn} waits until a person has decided on {which}. "
-        f"See the arguments in the conversation's items; decide by POST /v1/responses at the gateway with {body}"
+        f"See the arguments in the response, or with `kubectl tenure chat`; decide there, or by POST "
+        f"/v1/responses at the gateway with {body}"
     )
 
 

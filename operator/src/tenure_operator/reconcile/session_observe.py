@@ -101,7 +101,8 @@ class Observer:
         status = source.get("status", {})
         runs = is_running(source) and status.get("podIP")
         address = Address(status["identity"], status["podIP"]) if runs else None
-        return SourceSeen(agent_of(source)[1], source["spec"]["subject"], address)
+        unfit = self._world.needs.unfit.get(name)
+        return SourceSeen(agent_of(source)[1], source["spec"]["subject"], address, unfit)
 
 
 def again(world: World, seen: Observed) -> Observed:

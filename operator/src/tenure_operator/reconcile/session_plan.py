@@ -307,6 +307,8 @@ def _keep_pod(seen: Observed, live: Manifest, agent: ObservedAgent, around: Surr
     if outdated:
         return _update(seen, live, agent, judged)
     if judged.verdict.reason is Reason.RESTORING:
+        if (why := forks.obstacle(seen.session, seen.source)) is not None:
+            return Plan(verdict=why, again=STALE_SECONDS)
         return Plan([*_restore(seen)], judged.verdict, RESTORE_SECONDS)
     if judged.verdict.is_ready:
         return _use(seen, live, agent, now)
