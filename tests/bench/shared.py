@@ -12,8 +12,9 @@ import aiohttp
 
 from bench.figure import Aim, Baseline, Figure
 from bench.pod import SESSION, Pod
+from tenure_api.report import Binding
 from tenure_api.tokens import Signer
-from tenure_api.wire import Binding, Message, Role, TurnRequest
+from tenure_api.wire import Message, Role, TurnRequest
 
 IDLE = 1_000
 """Sessions that have talked and are idle."""

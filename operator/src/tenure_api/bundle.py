@@ -21,8 +21,8 @@ from pydantic import Field, ValidationError
 from pydantic_core import to_json
 
 from tenure_api.messages import Wire
+from tenure_api.report import Origin
 from tenure_api.tokens import ed25519_private, ed25519_public, public_key
-from tenure_api.wire import Origin
 
 FORMAT: Literal["tenure-bundle/1"] = "tenure-bundle/1"
 RECORDS = "records.jsonl"

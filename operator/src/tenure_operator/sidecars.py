@@ -8,11 +8,14 @@ import httpx
 from pydantic import ValidationError
 
 from tenure_api.configuration import SessionConfig
-from tenure_api.tokens import Signer
-from tenure_api.wire import Binding, Drain, Failure, Report, sidecar_url
+from tenure_api.report import Binding, Drain, Report
+from tenure_api.tokens import LIFETIME_SECONDS, Signer
+from tenure_api.wire import Failure, sidecar_url
 from tenure_operator.errors import BusyError, TakenError, UnavailableError, UnfitError
 
 TIMEOUT = httpx.Timeout(5.0, connect=2.0)
+TOKEN_SECONDS = LIFETIME_SECONDS - 10.0
+"""For how long a token is used again."""
 CARRY_TIMEOUT = httpx.Timeout(60.0, connect=2.0)
 """For each bit of a bundle: the receiver checks all of it and makes it durable before it answers."""
 
@@ -36,6 +39,7 @@ class Sidecars:
         self._client = client
         self._signer = signer
         self._now = now
+        self._tokens: dict[str, tuple[str, float]] = {}
 
     async def report(self, address: Address) -> Report:
         """What the sidecar says of itself."""
@@ -95,7 +99,14 @@ class Sidecars:
         return _report(target, answer)
 
     def _proof(self, address: Address) -> dict[str, str]:
-        return {"Authorization": f"Bearer {self._signer.token(address.identity, self._now())}"}
+        """A token that has most of its life before it. The same for a while: a sidecar verifies each but once."""
+        now = self._now()
+        token, until = self._tokens.get(address.identity, ("", 0.0))
+        if until <= now:
+            self._tokens = {identity: known for identity, known in self._tokens.items() if known[1] > now}
+            token = self._signer.token(address.identity, now)
+            self._tokens[address.identity] = token, now + TOKEN_SECONDS
+        return {"Authorization": f"Bearer {token}"}
 
     async def _ask(
         self, address: Address, method: str, path: str, body: object, seconds: float | None = None

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from tenure_api.wire import Report
+from tenure_api.report import Report
 from tenure_operator.cache import Name
 
 NEARLY_FULL = 0.85

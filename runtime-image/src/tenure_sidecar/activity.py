@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from tenure_api.wire import DRAIN_SECONDS
+from tenure_api.report import DRAIN_SECONDS
 from tenure_sidecar.errors import RefusedError
 
 

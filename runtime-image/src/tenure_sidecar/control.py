@@ -5,9 +5,9 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+from tenure_api.report import Binding, Drain
 from tenure_api.tokens import LEEWAY_SECONDS, Caller, Issuer, Verifier
 from tenure_api.tokens import RefusedError as TokenRefusedError
-from tenure_api.wire import Binding, Drain
 from tenure_sidecar import asgi
 from tenure_sidecar.asgi import Receive, Scope, Send
 from tenure_sidecar.bundle.door import BundleDoor

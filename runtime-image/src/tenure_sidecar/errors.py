@@ -18,7 +18,7 @@
 Everything else is a bug and leaves a traceback.
 """
 
-from tenure_api.wire import JournalState
+from tenure_api.report import JournalState
 
 
 class SidecarError(Exception):

@@ -3,7 +3,8 @@
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.process_collector import ProcessCollector
 
-from tenure_api.wire import JournalState, TurnStatus, Usage
+from tenure_api.report import JournalState
+from tenure_api.wire import TurnStatus, Usage
 from tenure_sidecar.journal.erasure import Erased
 
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"

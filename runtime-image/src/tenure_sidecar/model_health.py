@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from tenure_api.conditions import Reason
 from tenure_api.configuration import ModelTarget, SessionConfig
-from tenure_api.wire import ModelHealth
+from tenure_api.report import ModelHealth
 from tenure_sidecar.clock import Clock
 from tenure_sidecar.errors import GarbageError, HttpError
 from tenure_sidecar.http_client import Client

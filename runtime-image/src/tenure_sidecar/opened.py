@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from tenure_api.configuration import SessionConfig
-from tenure_api.wire import Binding
+from tenure_api.report import Binding
 from tenure_sidecar.journal.records import TURN_KINDS, Bound, ConfigAccepted, FunctionsSeen
 from tenure_sidecar.journal.store import Journal
 from tenure_sidecar.turn.steps import Steps

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tenure_api.configuration import EffectivePolicy, SessionConfig
-from tenure_api.wire import DRAIN_SECONDS, Binding, JournalState, Report
+from tenure_api.report import DRAIN_SECONDS, Binding, JournalState, Report
 from tenure_sidecar.activity import Activity
 from tenure_sidecar.bundle.beginning import Beginning
 from tenure_sidecar.bundle.staging import Staging

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from tenure_api.wire import VolumeUse
+from tenure_api.report import VolumeUse
 from tenure_sidecar.errors import KeyMismatchError, UnreadableError
 from tenure_sidecar.settings import AGENT_GROUP, Settings
 

@@ -10,8 +10,9 @@ import jwt
 from tenure_api import names
 from tenure_api.configuration import SessionConfig
 from tenure_api.fields import Amounts, Resources
+from tenure_api.report import Report
 from tenure_api.tokens import Signer, new_private_key
-from tenure_api.wire import Failure, Report
+from tenure_api.wire import Failure
 from tenure_operator.cache import Cache, name_of, version
 from tenure_operator.desired.containers import PodSettings
 from tenure_operator.desired.sets import SetOf

@@ -7,7 +7,8 @@ import httpx
 import pytest
 
 from tenure_api.names import session_pod
-from tenure_api.wire import Failure, JournalState, Origin, Report
+from tenure_api.report import JournalState, Origin, Report
+from tenure_api.wire import Failure
 from tenure_operator.kinds import PODS, SESSIONS
 from unit.operator.bench import NAMESPACE, Bench, FakeSidecars
 from unit.operator.fake_api import FakeApi

@@ -8,8 +8,8 @@ import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
 from tenure_api.environment import InvalidSettingsError
+from tenure_api.report import Report
 from tenure_api.tokens import Signer, Verifier, public_key
-from tenure_api.wire import Report
 from tenure_operator import rbac
 from tenure_operator.api_addresses import api_networks
 from tenure_operator.errors import UnavailableError

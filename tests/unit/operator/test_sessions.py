@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from tenure_api.wire import JournalState, ModelHealth
+from tenure_api.report import JournalState, ModelHealth
 from tenure_operator.errors import RefusedError, UnavailableError
 from tenure_operator.kinds import AGENTS, CLAIMS, NETWORKS, PODS, SESSIONS, Kind
 from unit.operator.bench import NAMESPACE, NOON, Bench

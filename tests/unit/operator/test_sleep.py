@@ -7,7 +7,7 @@ import pytest
 
 from tenure_api import names
 from tenure_api.names import WAKE_ANNOTATION
-from tenure_api.wire import Suspension
+from tenure_api.report import Suspension
 from tenure_operator.kinds import CLAIMS, PODS, SECRETS, SESSIONS, Manifest
 from unit.operator.bench import NAMESPACE, NOON, Bench
 from unit.operator.fake_api import FakeApi, Killed

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from tenure_api.wire import Approval, Suspension, ToolHealth, UnknownOutcome
+from tenure_api.report import Suspension, ToolHealth, UnknownOutcome
+from tenure_api.wire import Approval
 from tenure_operator.kinds import AGENTS, EVENTS, SECRETS, SESSIONS, Manifest
 from unit.operator.bench import NAMESPACE, Bench
 from unit.operator.fake_api import FakeApi

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tenure_api.wire import VolumeUse
+from tenure_api.report import VolumeUse
 from tenure_operator.errors import RefusedError
 from tenure_operator.kinds import CLAIMS, EVENTS, NETWORKS, PODS, SECRETS, SESSIONS, Kind, Manifest
 from unit.operator.bench import NAMESPACE, Bench

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tenure_api.wire import DRAIN_SECONDS
+from tenure_api.report import DRAIN_SECONDS
 from unit.sidecar.looping import LoopingAgent, crash, decide, plays, state
 from unit.sidecar.support import a_turn, until
 from unit.sidecar.world import World, a_world, says

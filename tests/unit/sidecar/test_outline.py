@@ -7,18 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tenure_api.wire import (
-    Approval,
-    Call,
-    CallOutcome,
-    ItemType,
-    Message,
-    Role,
-    Turn,
-    TurnRequest,
-    TurnStatus,
-    Usage,
-)
+from tenure_api.wire import Approval, Call, CallOutcome, ItemType, Message, Role, Turn, TurnRequest, TurnStatus, Usage
 from tenure_sidecar.clock import moment
 from tenure_sidecar.journal.records import LogEntry, Round, RoundCall
 from tenure_sidecar.turn.live import Live

@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from tenure_api.configuration import ToolConfig, WaitConfig
+from tenure_api.report import ToolHealth
 from tenure_api.tools import Replay
-from tenure_api.wire import ToolHealth
 from tenure_sidecar.tools.tool import Attempt, Function, Json, Outcome
 from tenure_sidecar.turn import waiting
 

@@ -9,7 +9,7 @@ from tenure_api import names
 from tenure_api.agent import Agent
 from tenure_api.conditions import Reason
 from tenure_api.names import GENERATION_ANNOTATION, SET_LABEL
-from tenure_api.wire import JournalState, Report
+from tenure_api.report import JournalState, Report
 from tenure_operator.cache import Name, agent_of
 from tenure_operator.desired.claim import claim, grown
 from tenure_operator.desired.key import DATA_KEY_BYTES, key

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from tenure_api.conditions import Reason
-from tenure_api.wire import JournalState, Report
+from tenure_api.report import JournalState, Report
 from tenure_operator.desired.pod import SIDECAR
 from tenure_operator.desired.workspace import WORKSPACE
 from tenure_operator.kinds import Manifest

@@ -10,7 +10,7 @@ from tenure_api import names
 from tenure_api.agent import Agent, WarmPoolStatus
 from tenure_api.conditions import Reason
 from tenure_api.names import AGENT_LABEL, SET_LABEL, WARM_LABEL
-from tenure_api.wire import Binding
+from tenure_api.report import Binding
 from tenure_operator.cache import name_of
 from tenure_operator.desired.key import DATA_KEY_BYTES, key
 from tenure_operator.desired.pod import pod_hash, revision_of
@@ -48,6 +48,8 @@ AT_A_TIME = 4
 STATUS_DELAY = 10.0
 """Seconds after which an agent's status says how its pool is: longer than a set takes to be made."""
 PROBLEM_DELAY = 1.0
+WARM_SECONDS = 40.0
+"""Between two visits to a set that is ready: less than a token is used for, and than a connection is kept open."""
 AGAIN_SECONDS = 1.0
 """After which a set that could not be discarded is looked at again."""
 
@@ -275,7 +277,10 @@ class PoolReconciler:
 
 
 class WarmVisitor:
-    """Visits the sidecars of sets that no session has: once their report is as it must be, not again."""
+    """Visits the sidecars of sets that no session has.
+
+    Also those whose report is as it must be, so that a claim finds an open connection and a token that is known there.
+    """
 
     def __init__(self, world: World, sidecars: Sidecars) -> None:
         self._world = world
@@ -302,9 +307,9 @@ class WarmVisitor:
             sightings.missed((at.namespace, name), pod_uid, str(error))
             self._world.ask(Key(POOLS, *agent), 0.0)
             raise
-        sightings.saw((at.namespace, name), pod_uid, report)
-        self._world.ask(Key(POOLS, *agent), 0.0)
-        return None
+        if sightings.saw((at.namespace, name), pod_uid, report):
+            self._world.ask(Key(POOLS, *agent), 0.0)
+        return WARM_SECONDS if report.bound is None else None
 
 
 def set_of(session: Manifest) -> str | None:

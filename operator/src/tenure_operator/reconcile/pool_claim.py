@@ -7,8 +7,8 @@ from collections.abc import Callable
 from datetime import datetime
 
 from tenure_api import names
+from tenure_api.report import Binding, Report
 from tenure_api.session import AgentSession, OperatingMode
-from tenure_api.wire import Binding, Report
 from tenure_operator.cache import Name, agent_of, name_of
 from tenure_operator.desired.warm import FIRST_GENERATION
 from tenure_operator.errors import TakenError, UnavailableError

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from tenure_api.conditions import Reason
 from tenure_api.names import STORAGE_ANNOTATION
-from tenure_api.wire import JournalState, Report
+from tenure_api.report import JournalState, Report
 from tenure_operator.cache import Name
 from tenure_operator.kinds import Manifest
 from tenure_operator.reconcile import pods

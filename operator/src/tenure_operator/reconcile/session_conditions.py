@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 from tenure_api.conditions import Condition, ConditionStatus, ConditionType, Reason
 from tenure_api.configuration import EffectivePolicy
 from tenure_api.names import RECOVERED_ANNOTATION
+from tenure_api.report import Report, Suspension
 from tenure_api.session import AgentSessionStatus, Hibernation, Lineage
-from tenure_api.wire import Report, Suspension
 from tenure_operator.desired.quantity import amount
 from tenure_operator.kinds import Manifest, Meta
 from tenure_operator.reconcile import pods

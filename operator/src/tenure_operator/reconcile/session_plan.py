@@ -8,8 +8,8 @@ from tenure_api import names
 from tenure_api.agent import AgentSpec, WhenDeleted
 from tenure_api.conditions import ConditionStatus, Reason
 from tenure_api.names import POD_HASH_ANNOTATION
+from tenure_api.report import JournalState, Report
 from tenure_api.session import AgentSession, ForkFrom, Lineage
-from tenure_api.wire import JournalState, Report
 from tenure_operator.desired.claim import claim, claim_as_kept, grown, requested
 from tenure_operator.desired.containers import PodSettings
 from tenure_operator.desired.network import network

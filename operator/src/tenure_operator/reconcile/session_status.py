@@ -4,6 +4,7 @@ from datetime import datetime
 
 from tenure_api import names
 from tenure_api.conditions import Condition, ConditionStatus, ConditionType, Reason, merge
+from tenure_api.report import Report
 from tenure_api.session import (
     AgentSessionStatus,
     EffectiveMode,
@@ -14,7 +15,6 @@ from tenure_api.session import (
     UnknownOutcome,
     VolumeUse,
 )
-from tenure_api.wire import Report
 from tenure_operator.reconcile.session_conditions import Facts, reported_conditions
 from tenure_operator.reconcile.verdict import comparable, conditions
 

@@ -8,8 +8,8 @@ from typing import Literal
 from tenure_api import names
 from tenure_api.agent import Agent
 from tenure_api.conditions import ConditionType, Reason
+from tenure_api.report import Binding, JournalState, Report
 from tenure_api.session import AgentSession, Hibernation, OperatingMode
-from tenure_api.wire import Binding, JournalState, Report
 from tenure_operator.cache import Name, agent_of, name_of
 from tenure_operator.desired.pod import pod_hash, revision_of
 from tenure_operator.kinds import AGENTS, CLAIMS, PODS, SESSIONS, Key, Manifest, Meta

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from tenure_api.conditions import Reason
+from tenure_api.report import Report
 from tenure_api.session import (
     AgentSession,
     EffectiveMode,
@@ -15,7 +16,6 @@ from tenure_api.session import (
     HibernationReason,
     OperatingMode,
 )
-from tenure_api.wire import Report
 from tenure_operator.reconcile.verdict import Verdict, ready
 
 

@@ -4,7 +4,7 @@ import random
 from collections.abc import Callable
 
 from tenure_api import names
-from tenure_api.wire import Report
+from tenure_api.report import Report
 from tenure_operator.cache import Name, agent_of
 from tenure_operator.errors import UnavailableError
 from tenure_operator.kinds import AGENTS, PODS, SESSIONS, Key, Manifest

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 import apsw
 
 from tenure_api.bundle import InvalidBundleError, Manifest, Payloads, digest_name
+from tenure_api.report import Origin
 from tenure_api.unpacking import File, FileEnd, Inspection, Line, Part
-from tenure_api.wire import Origin
 from tenure_sidecar.bundle import lines
 from tenure_sidecar.bundle.envelope import Envelope, Flow, Unchanged
 from tenure_sidecar.bundle.staging import Staging, full

@@ -8,7 +8,7 @@ from functools import partial
 
 from tenure_api import bundle
 from tenure_api.bundle import Manifest, Payloads
-from tenure_api.wire import Origin
+from tenure_api.report import Origin
 from tenure_sidecar.bundle import lines
 from tenure_sidecar.bundle.envelope import OVERHEAD, Envelope, Flow, Unchanged
 from tenure_sidecar.bundle.packer import Packer

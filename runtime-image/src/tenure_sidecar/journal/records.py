@@ -6,8 +6,9 @@ from pydantic import Field
 
 from tenure_api.configuration import SessionConfig
 from tenure_api.messages import Wire
+from tenure_api.report import Binding, Origin
 from tenure_api.tools import Replay
-from tenure_api.wire import Approval, Binding, Call, CallOutcome, Failure, Origin, TurnRequest, TurnStatus, Usage
+from tenure_api.wire import Approval, Call, CallOutcome, Failure, TurnRequest, TurnStatus, Usage
 
 
 class Entry(Wire):

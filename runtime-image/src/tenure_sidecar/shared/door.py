@@ -3,8 +3,8 @@
 from collections.abc import MutableMapping
 from typing import Any
 
+from tenure_api.report import Binding, Drain, Report
 from tenure_api.tokens import Caller
-from tenure_api.wire import Binding, Drain, Report
 from tenure_sidecar import asgi
 from tenure_sidecar.asgi import Receive, Scope, Send
 from tenure_sidecar.bundle.door import BundleDoor

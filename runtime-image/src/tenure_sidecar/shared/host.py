@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tenure_api.configuration import SessionConfig
-from tenure_api.wire import Binding, JournalState, Report
+from tenure_api.report import Binding, JournalState, Report
 from tenure_sidecar.activity import Activity
 from tenure_sidecar.clock import SteadyClock, moment
 from tenure_sidecar.config import mounted, newer
@@ -358,6 +358,7 @@ class Host:
             clock=self._clock,
             metrics=self._pod.metrics,
             make_room=self._pod.ballast.give_up,
+            has_room=self._pod.has_room,
             aside=self._aside,
             pace=self._pace,
         )

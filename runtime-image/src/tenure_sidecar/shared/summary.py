@@ -2,7 +2,7 @@
 
 from tenure_api.configuration import EffectivePolicy
 from tenure_api.messages import Wire
-from tenure_api.wire import Suspension, UnknownOutcome
+from tenure_api.report import Suspension, UnknownOutcome
 from tenure_sidecar.turn.engine import Turns
 from tenure_sidecar.turn.transcript import Transcript
 

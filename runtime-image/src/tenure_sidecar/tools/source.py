@@ -9,8 +9,8 @@ from pydantic import ValidationError
 
 from tenure_api.configuration import ToolConfig
 from tenure_api.messages import Wire
+from tenure_api.report import ToolHealth
 from tenure_api.tools import Replay
-from tenure_api.wire import ToolHealth
 from tenure_sidecar.errors import SidecarError
 from tenure_sidecar.tools.failure import SourceError
 from tenure_sidecar.tools.tool import Attempt, Function, Json, Outcome

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from tenure_api.configuration import ToolConfig
+from tenure_api.report import ToolHealth
 from tenure_api.tools import Replay
-from tenure_api.wire import ToolHealth
 
 Json = dict[str, Any]
 

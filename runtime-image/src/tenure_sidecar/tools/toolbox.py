@@ -10,8 +10,8 @@ from pathlib import Path
 
 from tenure_api.conditions import Reason
 from tenure_api.configuration import CodeConfig, HeaderSource, SessionConfig, ToolConfig
+from tenure_api.report import ToolHealth
 from tenure_api.tools import Replay
-from tenure_api.wire import ToolHealth
 from tenure_sidecar.http_client import Client
 from tenure_sidecar.proxy.credentials import CredentialError, Credentials
 from tenure_sidecar.tools import code

@@ -10,7 +10,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from tenure_api.configuration import Limits, SessionConfig
-from tenure_api.wire import Approval, CallOutcome, Decision, Suspension, Turn, TurnRequest, UnknownOutcome
+from tenure_api.report import Suspension, UnknownOutcome
+from tenure_api.wire import Approval, CallOutcome, Decision, Turn, TurnRequest
 from tenure_sidecar.clock import Clock, moment
 from tenure_sidecar.errors import JournalError, RefusedError, unavailable
 from tenure_sidecar.journal.pen import Pen

@@ -7,7 +7,8 @@ they are made: while the turn runs, after a crash, or long after its end.
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from tenure_api.wire import CallOutcome, Item, ItemType, Message, Role, UnknownOutcome
+from tenure_api.report import UnknownOutcome
+from tenure_api.wire import CallOutcome, Item, ItemType, Message, Role
 from tenure_sidecar.clock import moment
 from tenure_sidecar.codec import encode
 from tenure_sidecar.journal.records import LogEntry, Round

@@ -8,15 +8,8 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from tenure_api.wire import (
-    Item,
-    ItemPage,
-    Turn,
-    TurnOptions,
-    TurnRequest,
-    TurnStatus,
-    UnknownOutcome,
-)
+from tenure_api.report import UnknownOutcome
+from tenure_api.wire import Item, ItemPage, Turn, TurnOptions, TurnRequest, TurnStatus
 from tenure_sidecar.clock import moment
 from tenure_sidecar.errors import RefusedError
 from tenure_sidecar.journal.records import TurnEnd, TurnStart

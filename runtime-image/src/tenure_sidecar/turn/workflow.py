@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from tenure_api.configuration import Limits
-from tenure_api.wire import Failure, TurnStatus, UnknownOutcome, Usage
+from tenure_api.report import UnknownOutcome
+from tenure_api.wire import Failure, TurnStatus, Usage
 from tenure_sidecar.clock import Clock
 from tenure_sidecar.codec import decode
 from tenure_sidecar.errors import BrokenError, ConnectError, HttpError

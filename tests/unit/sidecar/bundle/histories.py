@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tenure_api.bundle import sha256, sign
+from tenure_api.report import Origin
 from tenure_api.unpacking import Inspection
-from tenure_api.wire import Message, Origin, Role, TurnRequest, TurnStatus
+from tenure_api.wire import Message, Role, TurnRequest, TurnStatus
 from tenure_sidecar.bundle.reader import Arrival
 from tenure_sidecar.bundle.staging import Staging
 from tenure_sidecar.bundle.writer import About, Writer

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from tenure_api.report import Origin
 from tenure_api.unpacking import Inspection
-from tenure_api.wire import Origin
 from tenure_sidecar.bundle.writer import About, Writer
 from tenure_sidecar.errors import BrokenOffError, RefusedError
 from tenure_sidecar.journal.records import Begun, TurnEnd

@@ -12,8 +12,9 @@ from typing import Any
 import httpx
 
 from tenure_api.configuration import ModelTarget, SessionConfig
+from tenure_api.report import Binding
 from tenure_api.tokens import Signer, public_key
-from tenure_api.wire import RUN_HEADER, Binding
+from tenure_api.wire import RUN_HEADER
 from tenure_sidecar import asgi
 from tenure_sidecar.asgi import Receive, Scope, Send
 from tenure_sidecar.clock import SteadyClock

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tenure_api.configuration import HttpConfig, ToolConfig
+from tenure_api.report import ToolHealth
 from tenure_api.tools import Replay
-from tenure_api.wire import ToolHealth
 from tenure_sidecar.tools import attempts, exchange
 from tenure_sidecar.tools.failure import ToolFailedError
 from tenure_sidecar.tools.http import from_template
