@@ -177,7 +177,10 @@ class Resident:
 
     def _opened(self) -> Work:
         unclean = self._unclean or self._place.was_open or self.summary.unclean
-        self._place.mark_open()
+        try:
+            self._place.mark_open()
+        except JournalError as error:  # on a full volume, what there is can be read all the same
+            log.warning("that session %s is open cannot be noted: %s", self.uid, error)
         return Work(self._place, self.name, self._means, unclean)
 
     async def _run(self, work: Work) -> None:

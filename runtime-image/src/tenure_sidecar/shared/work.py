@@ -3,11 +3,10 @@
 import asyncio
 import contextlib
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 
 from tenure_api.configuration import EffectivePolicy, SessionConfig
-from tenure_api.wire import TurnRequest
 from tenure_sidecar.activity import Activity
 from tenure_sidecar.bundle.writer import About, Writer
 from tenure_sidecar.clock import SteadyClock
@@ -22,12 +21,12 @@ from tenure_sidecar.settings import AGENT_GROUP
 from tenure_sidecar.shared.aside import Aside
 from tenure_sidecar.shared.places import Place
 from tenure_sidecar.shared.summary import Summary, summary_of
-from tenure_sidecar.tools.results import shown
+from tenure_sidecar.tools.results import fitting
 from tenure_sidecar.tools.tool import Toolbox
 from tenure_sidecar.turn.engine import Surroundings, Turns
 from tenure_sidecar.turn.runtime_client import Answered, RuntimeClient
 from tenure_sidecar.turn.workflow import Pace, Underway
-from tenure_sidecar.workspace.door import receive_files
+from tenure_sidecar.workspace.door import receiving
 from tenure_sidecar.workspace.files import Files
 
 _RETRY_WRITE_SECONDS = 1.0
@@ -69,6 +68,8 @@ class Means:
     metrics: Metrics
     make_room: Callable[[], bool]
     """Gives up the reserve of the volume, and says if there was one."""
+    has_room: Callable[[], Awaitable[bool]]
+    """Whether the volume has room for what is about to begin."""
     aside: Aside
     pace: Pace
 
@@ -180,23 +181,13 @@ class Work:
 
     def _around(self) -> Surroundings:
         means = self._means
-
-        async def fit(text: str, limit: int, turn: str, step: int) -> str:
-            if len(text) * 4 <= limit:  # no character has more than four bytes
-                return text
-            return await asyncio.to_thread(shown, self.files, text, turn, step, limit)
-
-        async def receive(request: TurnRequest) -> None:
-            if request.files:
-                await asyncio.to_thread(receive_files, self.files, request.files)
-
         return Surroundings(
             identity=self._place.uid,
             runtime=_Agent(means, lambda: self._turns.running),
             config=means.config,
             toolbox=means.toolbox,
-            fit=fit,
-            receive=receive,
+            fit=fitting(self.files),
+            receive=receiving(self.files, means.has_room),
             clock=means.clock,
             metrics=means.metrics,
             pace=means.pace,
