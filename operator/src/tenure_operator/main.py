@@ -24,6 +24,10 @@ from tenure_operator.metrics import Metrics
 from tenure_operator.settings import Settings, from_environment
 from tenure_operator.signing import SigningKeys, signing_keys
 
+KEPT_OPEN = 256
+"""Connections to sidecars that are kept for the next call."""
+KEPT_OPEN_SECONDS = 60.0
+
 logger = logging.getLogger(__name__)
 
 
@@ -57,7 +61,11 @@ class Process:
         self._metrics.leads(True)
         self._starting = True
         keeping = asyncio.create_task(leader.keep())
-        limits = httpx.Limits(max_connections=2 * VISITS_AT_A_TIME, max_keepalive_connections=VISITS_AT_A_TIME)
+        limits = httpx.Limits(
+            max_connections=KEPT_OPEN + 2 * VISITS_AT_A_TIME,
+            max_keepalive_connections=KEPT_OPEN,
+            keepalive_expiry=KEPT_OPEN_SECONDS,
+        )
         client = await stack.enter_async_context(httpx.AsyncClient(limits=limits, trust_env=False))
         leading = asyncio.create_task(self._work(api, client))
         try:

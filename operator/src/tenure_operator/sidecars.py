@@ -14,7 +14,7 @@ from tenure_api.wire import Failure, sidecar_url
 from tenure_operator.errors import BusyError, TakenError, UnavailableError, UnfitError
 
 TIMEOUT = httpx.Timeout(5.0, connect=2.0)
-TOKEN_SECONDS = LIFETIME_SECONDS - 10.0
+TOKEN_SECONDS = LIFETIME_SECONDS - 15.0
 """For how long a token is used again."""
 CARRY_TIMEOUT = httpx.Timeout(60.0, connect=2.0)
 """For each bit of a bundle: the receiver checks all of it and makes it durable before it answers."""
@@ -103,7 +103,9 @@ class Sidecars:
         now = self._now()
         token, until = self._tokens.get(address.identity, ("", 0.0))
         if until <= now:
-            self._tokens = {identity: known for identity, known in self._tokens.items() if known[1] > now}
+            self._tokens.pop(address.identity, None)  # put back at the end, so that the oldest stay first
+            while self._tokens and self._tokens[oldest := next(iter(self._tokens))][1] <= now:
+                del self._tokens[oldest]
             token = self._signer.token(address.identity, now)
             self._tokens[address.identity] = token, now + TOKEN_SECONDS
         return {"Authorization": f"Bearer {token}"}

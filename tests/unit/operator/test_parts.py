@@ -146,6 +146,26 @@ def sidecars(answer: httpx.Response | Exception, seen: list[httpx.Request] | Non
     return Sidecars(client, Signer("operator", SIGNING_KEY), lambda: 1000.0)
 
 
+async def test_a_token_is_used_again_for_a_while_and_for_no_other_sidecar() -> None:
+    seen: list[httpx.Request] = []
+    clock = [1000.0]
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        seen.append(request)
+        return httpx.Response(503)
+
+    client = httpx.AsyncClient(transport=httpx.MockTransport(handle))
+    asked = Sidecars(client, Signer("operator", SIGNING_KEY), lambda: clock[0])
+    for identity, at in (("one", 1000.0), ("one", 1040.0), ("two", 1040.0), ("one", 1046.0), ("two", 1046.0)):
+        clock[0] = at
+        with pytest.raises(UnavailableError):
+            await asked.report(Address(identity, "ip"))
+    first, again, other, later, same = (request.headers["Authorization"] for request in seen)
+    assert (first, other) == (again, same)
+    assert len({first, other, later}) == 3
+    Verifier("one", {"operator": public_key(SIGNING_KEY)}).caller(later.removeprefix("Bearer "), 1046.0)
+
+
 async def test_a_sidecar_is_asked_with_a_token_for_its_own_session() -> None:
     seen: list[httpx.Request] = []
     report = Report.model_validate({"identity": "uid-1", "journal": "Open", "turns": 3})

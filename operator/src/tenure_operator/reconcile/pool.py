@@ -39,7 +39,7 @@ from tenure_operator.reconcile.pool_sets import Pool
 from tenure_operator.reconcile.session_conditions import FactsOfAgent
 from tenure_operator.reconcile.verdict import stalled
 from tenure_operator.reconcile.world import World
-from tenure_operator.sidecars import Address, Sidecars
+from tenure_operator.sidecars import TOKEN_SECONDS, Address, Sidecars
 from tenure_operator.wakes import ready_status, warm_pool_size
 
 SUFFIX = 6
@@ -48,8 +48,8 @@ AT_A_TIME = 4
 STATUS_DELAY = 10.0
 """Seconds after which an agent's status says how its pool is: longer than a set takes to be made."""
 PROBLEM_DELAY = 1.0
-WARM_SECONDS = 40.0
-"""Between two visits to a set that is ready: less than a token is used for, and than a connection is kept open."""
+WARM_SECONDS = TOKEN_SECONDS + 1.0
+"""Between two visits to a set that is ready: each makes another token known, and keeps the connection open."""
 AGAIN_SECONDS = 1.0
 """After which a set that could not be discarded is looked at again."""
 
