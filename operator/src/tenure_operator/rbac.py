@@ -84,8 +84,8 @@ GATEWAY = Grants(
     cluster=(
         Rule((GROUP,), ("agents",), ("get", "list", "watch")),
         Rule((GROUP,), ("agentsessions",), ("get", "list", "watch", "create", "delete")),
-        # The annotation that wakes a session which sleeps. RBAC has no finer word for it; of the spec, it could change
-        # when the session expires and whether it is kept asleep, and nothing else: the rest never changes.
+        # The annotation that wakes a session which sleeps. RBAC has no finer word for it; that nothing else is changed,
+        # an admission policy of the chart sees to.
         Rule((GROUP,), ("agentsessions",), ("patch",)),
         # Who is calling, and what may they do.
         Rule(("authentication.k8s.io",), ("tokenreviews",), ("create",)),

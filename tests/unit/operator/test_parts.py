@@ -248,10 +248,15 @@ async def test_the_api_servers_addresses_are_those_of_its_service_and_of_its_end
 
 
 def test_no_right_is_a_wildcard_and_no_spec_of_a_user_can_be_written() -> None:
+    """Save for the patch by which the gateway wakes sessions, which an admission policy of the chart holds to that."""
     for grants in (rbac.OPERATOR, rbac.GATEWAY):
         for rule in (*grants.cluster, *grants.release_namespace, *grants.default_namespace):
             assert "*" not in json.dumps(rule.manifest())
-            if AGENTS.group in rule.groups and not any("/status" in resource for resource in rule.resources):
+            if AGENTS.group not in rule.groups or any("/status" in resource for resource in rule.resources):
+                continue
+            if grants is rbac.GATEWAY and rule.verbs == ("patch",):
+                assert rule.resources == ("agentsessions",)
+            else:
                 assert set(rule.verbs) <= {"get", "list", "watch", "create", "delete"}
 
 
