@@ -1,7 +1,7 @@
 """The proxy's HTTP side: what the agent container sees at `OPENAI_BASE_URL`.
 
-Every call belongs to a run of the agent for a turn and is one step of that. Its intent is in the journal before the model is
-asked, its result before the agent sees the end of the answer.
+Every call belongs to a run of the agent for a turn and is one step of that. Its intent is in the journal before the
+model is asked, its result before the agent sees the end of the answer.
 """
 
 import asyncio
