@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections import defaultdict
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -101,11 +102,14 @@ async def test_no_turn_is_lost_or_made_twice_however_often_the_host_is_killed(
         ended = json.loads(answer.text.splitlines()[-1])
         return bool(ended["type"] == "ended" and ended["turn"]["status"] == "completed")
 
+    def further(turns: int) -> bool:
+        return sum(map(len, acknowledged.values())) >= turns
+
     talking = [asyncio.create_task(converse(uid)) for uid in uids]
     try:
         for _ in range(KILLS):
             seen = sum(map(len, acknowledged.values()))
-            await until(lambda seen=seen: sum(map(len, acknowledged.values())) >= seen + SESSIONS)
+            await until(partial(further, seen + SESSIONS))
             process.kill()
             await process.start()
         stopping.set()
