@@ -117,7 +117,8 @@ class TurnRequest(TurnOptions):
     A second request with the same `turn` and the same content joins the running turn or gets its recorded outcome; with
     other content it is refused with 409. `previous_turn`, if given, must be the last turn of the session, else 409
     `previous_turn_not_last`. While another turn runs, a bounded number of requests wait, then 409 `session_busy`; while
-    one waits for an approval, 409 `approval_pending`.
+    one waits for an approval, 409 `approval_pending`. On a full volume 507 `volume_full`; after `POST /v1/drain` 503
+    `draining`, as for decisions, bindings and changes of files.
     """
 
     turn: TurnId
