@@ -291,7 +291,9 @@ async def test_a_request_need_not_wait_for_the_kubelets_probes(bench: Bench) -> 
     await asleep(bench)
     wake(bench, 1)
     await bench.advance(0.1)
-    running = [{"name": name, "started": True, "state": {"running": {}}} for name in ("sidecar", "agent")]
+    running: list[Manifest] = [
+        {"name": name, "started": True, "state": {"running": {}}} for name in ("sidecar", "agent")
+    ]
     bench.sidecars.say(bench.identity(), ready=False, idle_seconds=0.0)
     bench.kubelet(ready=False, initContainerStatuses=running[:1], containerStatuses=running[1:])
     await bench.advance(0.3)
