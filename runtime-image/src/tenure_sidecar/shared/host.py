@@ -11,7 +11,7 @@ from tenure_api.report import Binding, JournalState, Report
 from tenure_sidecar.activity import Activity
 from tenure_sidecar.clock import SteadyClock, moment
 from tenure_sidecar.config import mounted, newer
-from tenure_sidecar.errors import JournalError, RefusedError, SupersededError, UnreadableError
+from tenure_sidecar.errors import ConnectError, JournalError, RefusedError, SupersededError, UnreadableError
 from tenure_sidecar.http_client import Client
 from tenure_sidecar.metrics import Metrics
 from tenure_sidecar.model_health import HealthOfModel
@@ -228,6 +228,7 @@ class Host:
             journal=JournalState.OPEN if stands else state,
             journal_message="" if stands else str(problem or "the volume is being looked at"),
             idle_seconds=self.activity.idle_seconds,
+            ready=await self._is_ready(),
             volume=await asyncio.to_thread(self._gauge.use),
             sessions=sorted(self._residents),
             **self._common(),
@@ -241,6 +242,7 @@ class Host:
         return Report(
             identity=resident.uid,
             bound=resident.uid,
+            ready=problem is None and self._takes_turns,
             journal=JournalState.OPEN if problem is None else problem.state,
             journal_message="" if problem is None else str(problem),
             sequence=known.sequence,
@@ -289,6 +291,18 @@ class Host:
             self._ground.release()
 
     # --- inside --------------------------------------------------------------------------------------------------
+
+    @property
+    def _takes_turns(self) -> bool:
+        return self.unready is None and not self._leaving and not self.activity.draining
+
+    async def _is_ready(self) -> bool:
+        """Whether it takes turns and the agent container is there for them."""
+        try:
+            await self._pod.runtime.reach()
+        except ConnectError:
+            return False
+        return self._takes_turns
 
     def _stands(self) -> Ground:
         if self._ground is None:
