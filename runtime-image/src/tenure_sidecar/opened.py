@@ -6,9 +6,9 @@ from tenure_api.configuration import SessionConfig
 from tenure_api.report import Binding
 from tenure_sidecar.journal.records import TURN_KINDS, Bound, ConfigAccepted, FunctionsSeen
 from tenure_sidecar.journal.store import Journal
+from tenure_sidecar.turn.open import Open
 from tenure_sidecar.turn.steps import Steps
 from tenure_sidecar.turn.transcript import Transcript
-from tenure_sidecar.turn.workflow import Open
 
 
 @dataclass

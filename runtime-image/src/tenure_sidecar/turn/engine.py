@@ -20,11 +20,12 @@ from tenure_sidecar.metrics import Metrics
 from tenure_sidecar.tools.tool import Toolbox
 from tenure_sidecar.turn.calls import Calls, Fit, no_approval
 from tenure_sidecar.turn.live import Live, ended
+from tenure_sidecar.turn.open import Open
 from tenure_sidecar.turn.outline import approval_id
 from tenure_sidecar.turn.runtime_client import Answered, Runtime, request_body
 from tenure_sidecar.turn.steps import Steps
 from tenure_sidecar.turn.transcript import RecordedTurn, Transcript, digest_of, without_bytes
-from tenure_sidecar.turn.workflow import Means, Open, Pace, Underway, Workflow
+from tenure_sidecar.turn.workflow import Means, Pace, Underway, Workflow
 
 MOST_WAITING = 8
 """Turns that wait for the running one; more are refused with 409 `session_busy`."""
