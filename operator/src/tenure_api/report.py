@@ -129,3 +129,9 @@ class Report(Wire):
     """Only those with a problem."""
     sessions: list[str] | None = None
     """UIDs of the sessions that it keeps, if it is a host of several."""
+
+
+class Reports(Wire):
+    """The reports of all sessions that a host keeps, so that a thousand of them need not be asked one by one."""
+
+    data: list[Report]

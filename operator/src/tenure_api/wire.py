@@ -18,6 +18,7 @@ Sidecar, port `SIDECAR_PORT`, bearer token (see `tokens`) except for the two pro
 | `POST /v1/drain`                  | operator | `Drain` → `Report`; 409 `busy` unless it has been idle for so long |
 | `GET /v1/bundle`                  | both     | the session as a bundle, up to record `at`; see `docs/bundle.md` |
 | `PUT /v1/bundle`                  | both     | a bundle → `Report`; only into a session that waits for one |
+| `GET /v1/sessions`                | operator | `Reports`: those of all sessions that the host keeps |
 | `PUT /v1/sessions/{uid}`          | operator | `Binding` → `Report` of the session, which the host keeps from now on |
 | `DELETE /v1/sessions/{uid}`       | operator | its key is destroyed and all else removed; also if it is not there |
 | `GET /drained`                    | kubelet  | 200 as soon as no turn runs: the hook before the agent is stopped |
@@ -30,7 +31,7 @@ Sidecar, port `SIDECAR_PORT`, bearer token (see `tokens`) except for the two pro
 | `POST /v1/chat/completions`, …    | runtime  | the model, in the API that it speaks |
 | `POST /v1/tools/call`             | runtime  | `ToolCall` → `ToolAnswer`, as soon as the call is settled |
 
-A sidecar can be the host of many sessions. Then the audience of a token says which of them a call is for; the two calls
+A sidecar can be the host of many sessions. Then the audience of a token says which of them a call is for; the calls
 of `/v1/sessions` are for the host itself, as are `GET /v1/report`, `PUT /v1/config` and `POST /v1/drain` with a token
 for its own identity.
 

@@ -8,7 +8,7 @@ import httpx
 from pydantic import ValidationError
 
 from tenure_api.configuration import SessionConfig
-from tenure_api.report import Binding, Drain, Report
+from tenure_api.report import Binding, Drain, Report, Reports
 from tenure_api.tokens import LIFETIME_SECONDS, Signer
 from tenure_api.wire import Failure, sidecar_url
 from tenure_operator.errors import BusyError, TakenError, UnavailableError, UnfitError
@@ -66,6 +66,16 @@ class Sidecars:
         """Has a host keep a session; the report is the session's."""
         body, path = binding.model_dump(mode="json", by_alias=True), f"/v1/sessions/{binding.uid}"
         return _report(Address(binding.uid, host.ip), await self._send(host, "PUT", path, body))
+
+    async def reports(self, host: Address) -> list[Report]:
+        """What a host says of each session that it keeps."""
+        answer = await self._send(host, "GET", "/v1/sessions", None)
+        if answer.status_code != 200:
+            raise UnavailableError(_refusal(answer))
+        try:
+            return Reports.model_validate_json(answer.content).data
+        except ValidationError:
+            raise UnavailableError("it answers with something else than reports") from None
 
     async def erase(self, host: Address, uid: str) -> None:
         """Has a host destroy all that it has of a session."""

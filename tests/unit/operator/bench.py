@@ -85,6 +85,11 @@ class FakeSidecars:
         uid = request.url.host.removeprefix("ip-")
         if uid in self.mute:
             raise httpx.ConnectError("no route")
+        if request.url.path == "/v1/sessions":
+            self.calls.append("GET /v1/sessions")
+            kept = [self.reports[each] for each in self.kept.get(uid, ()) if each in self.reports]
+            told = [each.model_dump(mode="json", by_alias=True) for each in kept]
+            return httpx.Response(200, json={"data": told})
         if request.url.path.startswith("/v1/sessions/"):
             return self.shared(uid, request)
         if (audience := _audience(request)) in self.kept.get(uid, ()):

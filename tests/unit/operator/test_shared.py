@@ -111,11 +111,25 @@ async def test_a_session_waits_for_a_host_and_is_told_when_there_is_one() -> Non
 async def test_what_a_session_says_of_itself_is_in_its_status(bench: Bench) -> None:
     bench.session("one")
     await live(bench, 2)
+    bench.sidecars.calls.clear()
     bench.sidecars.say(uid_of(bench, "one"), turns=7, sequence=99)
     await live(bench, 70)
+    assert set(bench.sidecars.calls) == {"GET /v1/report", "GET /v1/sessions"}
+    assert len(bench.sidecars.calls) <= 2 * 2 * 8, "hosts are visited, and not sessions"
     status = bench.status(SESSIONS, "one")
     assert (status["turns"], status["journal"]) == (7, {"sequence": 99})
     assert status["revision"] == bench.status(AGENTS, "helper")["revision"]
+
+
+async def test_sessions_of_a_host_that_is_silent_say_so(bench: Bench) -> None:
+    bench.session("one")
+    await live(bench, 15)
+    bench.sidecars.silent = True
+    await live(bench, 120)
+    assert bench.condition(SESSIONS, "one", "ModelReachable") == ("Unknown", "Unreachable")
+    bench.sidecars.silent = False
+    await live(bench, 330)
+    assert bench.condition(SESSIONS, "one", "ModelReachable") != ("Unknown", "Unreachable")
 
 
 async def test_a_deleted_session_is_erased_at_its_host_and_no_other_is(bench: Bench) -> None:

@@ -10,19 +10,20 @@ from tenure_api.agent import Agent
 from tenure_api.conditions import Reason
 from tenure_api.names import GENERATION_ANNOTATION, SET_LABEL
 from tenure_api.report import JournalState, Report
-from tenure_operator.cache import Name, agent_of
+from tenure_operator.cache import Name, agent_of, name_of
 from tenure_operator.desired.claim import claim, grown
 from tenure_operator.desired.key import DATA_KEY_BYTES, key
 from tenure_operator.desired.pod import Run, pod, pod_hash
 from tenure_operator.desired.sets import SetOf
 from tenure_operator.desired.warm import warm_network
-from tenure_operator.errors import ExistsError, OperatorError, RefusedError, WaitingError
+from tenure_operator.errors import ExistsError, OperatorError, RefusedError, UnavailableError, WaitingError
 from tenure_operator.kinds import AGENTS, CLAIMS, NETWORKS, PODS, SECRETS, SESSIONS, Key, Manifest, Meta
 from tenure_operator.reconcile import node_lookup, pods
 from tenure_operator.reconcile.children import Create, Owner, Standing, is_deleting, step
 from tenure_operator.reconcile.session_plan import is_outdated
 from tenure_operator.reconcile.world import World
 from tenure_operator.sidecars import Address, Sidecars
+from tenure_operator.sightings import SILENT_AFTER
 from tenure_operator.wakes import is_shared, ready_status
 
 VISIT_SECONDS = 10.0
@@ -89,8 +90,7 @@ class HostReconciler:
             return False
         if seen is not None and seen.report is not None and seen.report.sessions:
             return False
-        sessions = self._world.cache.sessions_of((each.meta.namespace, each.meta.name))
-        if any(session.get("status", {}).get("setName") == each.of.name for session in sessions):
+        if self._sessions(each):
             return False
         for kind, part in self._world.cache.hosts_of((each.meta.namespace, each.meta.name)):
             if part["metadata"]["labels"][SET_LABEL] == each.of.name and not is_deleting(part):
@@ -194,7 +194,11 @@ class HostReconciler:
             return STARTING_SECONDS
         if not pods.sidecar_answers(live):
             return STARTING_SECONDS
-        report = await self._visit(each, live, volume)
+        try:
+            report = await self._visit(each, live, volume)
+        except UnavailableError as error:
+            self._note_silence(each, live, str(error))
+            raise
         if report.journal is JournalState.SUPERSEDED:
             self._world.restraint.note((PODS, each.at))
             await self._world.delete(PODS, live)
@@ -223,13 +227,29 @@ class HostReconciler:
         wanted = self._world.wanted.get((each.meta.namespace, each.meta.name))
         if wanted is not None and report.config_digest != wanted.digest and report.journal is JournalState.OPEN:
             report = await self._sidecars.configure(address, wanted.config)
+        reports = {told.identity: told for told in await self._sidecars.reports(address)} if report.sessions else {}
         before = self._world.hosts.of(each.at, uid)
         self._world.hosts.saw(each.at, uid, report)
         if before is None or before.report is None or before.report.ready != report.ready:
             for session in self._world.cache.sessions_of((each.meta.namespace, each.meta.name)):
-                self._world.ask(Key(SESSIONS, session["metadata"]["namespace"], session["metadata"]["name"]), 0.0)
+                self._world.ask(Key(SESSIONS, *name_of(session)), 0.0)
+        for session in self._sessions(each):
+            told = reports.get(session["metadata"]["uid"])
+            if told is not None and self._world.sightings.saw(name_of(session), uid, told):
+                self._world.ask(Key(SESSIONS, *name_of(session)), 0.0)
         await self._erase_gone(each, address, report)
         return report
+
+    def _sessions(self, each: _Set) -> list[Manifest]:
+        """The sessions that are placed in a set."""
+        sessions = self._world.cache.sessions_of((each.meta.namespace, each.meta.name))
+        return [session for session in sessions if session.get("status", {}).get("setName") == each.of.name]
+
+    def _note_silence(self, each: _Set, live: Manifest, why: str) -> None:
+        for session in self._sessions(each):
+            missed = self._world.sightings.missed(name_of(session), live["metadata"]["uid"], why)
+            if missed.failures == SILENT_AFTER:
+                self._world.ask(Key(SESSIONS, *name_of(session)), 0.0)
 
     async def _erase_gone(self, each: _Set, host: Address, report: Report) -> None:
         kept = set(report.sessions or ())

@@ -12,7 +12,7 @@ from tenure_api.report import Binding, JournalState, Report
 from tenure_api.session import AgentSession, Hibernation, OperatingMode
 from tenure_operator.cache import Name, agent_of, name_of
 from tenure_operator.desired.pod import pod_hash, revision_of
-from tenure_operator.kinds import AGENTS, CLAIMS, PODS, SESSIONS, Key, Manifest, Meta
+from tenure_operator.kinds import AGENTS, CLAIMS, PODS, SESSIONS, Manifest, Meta
 from tenure_operator.reconcile import pods, sleep
 from tenure_operator.reconcile.children import is_deleting
 from tenure_operator.reconcile.session_conditions import Facts, FactsOfAgent
@@ -170,7 +170,6 @@ class SharedSessions:
             said = "The volume that it was on is gone with all that was in it; the session begins anew."
             await self._world.events.tell((SESSIONS, meta), "Warning", "VolumeLost", "Start", said)
         self._world.sightings.saw(seen.name, uid, report)
-        self._world.visit(Key(SESSIONS, *seen.name), WAIT_SECONDS)
         return report
 
     def _is_to_sleep(self, seen: _Seen) -> bool:

@@ -13,6 +13,7 @@ from tenure_operator.reconcile import pods
 from tenure_operator.reconcile.world import World
 from tenure_operator.sidecars import Address, Sidecars
 from tenure_operator.sightings import SILENT_AFTER
+from tenure_operator.wakes import is_shared
 
 STARTING_SECONDS = 2.0
 """Between two visits while the pod is not ready: its sidecar may say why."""
@@ -42,8 +43,8 @@ class Visitor:
         """
         session = (at.namespace, at.name)
         manifest = self._world.cache.get(SESSIONS, *session)
-        if manifest is None:
-            return None
+        if manifest is None or is_shared(self._world.cache.get(AGENTS, *agent_of(manifest))):
+            return None  # the host of a session that shares a pod is visited for all that it keeps
         pod = self._world.cache.get(PODS, at.namespace, names.session_pod(_status(manifest).get("setName") or at.name))
         if pod is None:
             return None

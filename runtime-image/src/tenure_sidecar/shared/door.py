@@ -77,6 +77,9 @@ class HostDoor:
                 drain = asgi.parsed(Drain, await asgi.read_body(receive, SMALL_LIMIT), "invalid_drain")
                 self._host.drain(drain.idle_seconds)
                 await _report(send, await self._host.report())
+            case "GET", "/v1/sessions":
+                self._host.check_open()
+                await asgi.respond(send, 200, self._host.reports().model_dump_json(by_alias=True).encode())
             case "PUT", path if path.startswith(_SESSIONS):
                 binding = asgi.parsed(Binding, await asgi.read_body(receive, SMALL_LIMIT), "invalid_binding")
                 resident = await self._host.keep(path.removeprefix(_SESSIONS), binding)

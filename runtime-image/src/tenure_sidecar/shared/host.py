@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tenure_api.configuration import SessionConfig
-from tenure_api.report import Binding, JournalState, Report
+from tenure_api.report import Binding, JournalState, Report, Reports
 from tenure_sidecar.activity import Activity
 from tenure_sidecar.clock import SteadyClock, moment
 from tenure_sidecar.config import mounted, newer
@@ -254,6 +254,10 @@ class Host:
             unknown=known.unknown,
             **self._common(),
         )
+
+    def reports(self) -> Reports:
+        """As the operator is told of all sessions."""
+        return Reports(data=[self.report_of(resident) for resident in self._residents.values()])
 
     # --- its life ------------------------------------------------------------------------------------------------
 

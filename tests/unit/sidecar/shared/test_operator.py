@@ -49,6 +49,8 @@ async def test_the_operator_has_a_host_keep_report_configure_and_erase_sessions(
     assert (await operator.configure(session, config)).config_digest == config.digest()
     told = await operator.report(host)
     assert (told.sessions, told.config_digest, told.ready) == ([UID], config.digest(), True)
+    (each,) = await operator.reports(host)
+    assert (each.identity, each.turns, each.ready) == (UID, 1, True)
     await operator.erase(host, UID)
     await operator.erase(host, UID)
     assert (await operator.report(host)).sessions == []
