@@ -10,7 +10,7 @@ import jwt
 from tenure_api import names
 from tenure_api.configuration import SessionConfig
 from tenure_api.fields import Amounts, Resources
-from tenure_api.report import Report
+from tenure_api.report import Report, Reports
 from tenure_api.tokens import Signer, new_private_key
 from tenure_api.wire import Failure
 from tenure_operator.cache import Cache, name_of, version
@@ -88,8 +88,7 @@ class FakeSidecars:
         if request.url.path == "/v1/sessions":
             self.calls.append("GET /v1/sessions")
             kept = [self.reports[each] for each in self.kept.get(uid, ()) if each in self.reports]
-            told = [each.model_dump(mode="json", by_alias=True) for each in kept]
-            return httpx.Response(200, json={"data": told})
+            return httpx.Response(200, text=Reports(data=kept).model_dump_json(by_alias=True))
         if request.url.path.startswith("/v1/sessions/"):
             return self.shared(uid, request)
         if (audience := _audience(request)) in self.kept.get(uid, ()):
