@@ -2,7 +2,8 @@
 
 import pytest
 
-from tenure_api.report import VolumeUse
+from tenure_api.names import GENERATION_ANNOTATION
+from tenure_api.report import JournalState, Report, VolumeUse
 from tenure_operator.errors import RefusedError
 from tenure_operator.kinds import CLAIMS, EVENTS, NETWORKS, PODS, SECRETS, SESSIONS, Kind, Manifest
 from unit.operator.bench import NAMESPACE, Bench
@@ -142,3 +143,23 @@ async def test_a_file_system_that_others_use_too_costs_no_writes(bench: Bench) -
         bench.sidecars.say(bench.identity(), volume=VolumeUse(capacity_bytes=1000, used_bytes=used))
         await bench.advance(31)
     assert bench.api.writes == []
+
+
+async def test_a_volume_that_knows_a_later_run_than_the_status_is_opened_by_one_that_is_later_still(
+    bench: Bench,
+) -> None:
+    bench.session()
+    await bench.advance(0.1)
+    uid = bench.identity()
+    bench.sidecars.reports[uid] = Report(identity=uid, journal=JournalState.SUPERSEDED, generation=7)
+    bench.kubelet(ready=False)
+    await bench.advance(5)
+    assert bench.condition(SESSIONS, "chat")[1] in ("Superseded", "PodStarting")  # type: ignore[index]
+    bench.pod_is_gone()
+    bench.sidecars.reports.clear()
+    await bench.advance(5)
+    pod = bench.api.objects[PODS, NAMESPACE, "chat-session"]
+    assert pod["metadata"]["annotations"][GENERATION_ANNOTATION] == "8"
+    bench.kubelet()
+    await bench.advance(1)
+    assert bench.condition(SESSIONS, "chat") == ("True", "Ready")

@@ -233,16 +233,9 @@ def _start(seen: Observed, agent: ObservedAgent, around: Surroundings) -> Plan:
         *step(seen.claim, claim(seen.set, agent.spec.session.storage)),
         CreateKey(),
         *_network(seen, around),
-        StartPod(_next_generation(seen)),
+        StartPod(sleep.generation_of(seen.session) + 1),
     ]
     return Plan(steps, pods.starting(names.session_pod(seen.set_name)), lost_volume=lost_volume)
-
-
-def _next_generation(seen: Observed) -> int:
-    """Higher than any that is known: the volume may know of one that a status restored from a backup does not."""
-    known = sleep.generation_of(seen.session)
-    superseded = seen.report is not None and seen.report.journal is JournalState.SUPERSEDED
-    return max(known, seen.report.generation if superseded and seen.report else 0) + 1
 
 
 def _claim(seen: Observed, agent: ObservedAgent, live: Manifest) -> list[Step]:
@@ -283,7 +276,7 @@ def _make_pod(seen: Observed) -> Plan:
             return Plan(verdict=stalled(Reason.KEY_LOST, said), again=KEY_SECONDS)
         first.append(CreateKey())  # the claim was made by a run of ours that got no further
     verdict = pods.starting(names.session_pod(seen.set_name))
-    return Plan([*first, StartPod(_next_generation(seen))], verdict)
+    return Plan([*first, StartPod(sleep.generation_of(seen.session) + 1)], verdict)
 
 
 def _keep_pod(seen: Observed, live: Manifest, agent: ObservedAgent, around: Surroundings, now: datetime) -> Plan:

@@ -4,7 +4,7 @@ from datetime import datetime
 
 from tenure_api import names
 from tenure_api.conditions import Condition, ConditionStatus, ConditionType, Reason, merge
-from tenure_api.report import Report
+from tenure_api.report import JournalState, Report
 from tenure_api.session import (
     AgentSessionStatus,
     EffectiveMode,
@@ -35,7 +35,7 @@ def session_status(before: AgentSessionStatus, facts: Facts, now: datetime) -> A
             "observed_generation": facts.meta.generation,
             "effective_mode": EffectiveMode.HIBERNATED if facts.hibernation else EffectiveMode.RUNNING,
             "hibernation": facts.hibernation,
-            "lease": before.lease if facts.lease is None else Lease(generation=facts.lease),
+            "lease": _lease(before.lease, facts),
             "revision": facts.revision or before.revision,
             "set_name": facts.set_name,
             "identity": facts.identity or (claim["metadata"]["uid"] if claim else None),
@@ -51,6 +51,16 @@ def session_status(before: AgentSessionStatus, facts: Facts, now: datetime) -> A
         *reported_conditions(before.conditions, status, facts),
     ]
     return status.model_copy(update={"conditions": merge(before.conditions, said, now)})
+
+
+def _lease(before: Lease | None, facts: Facts) -> Lease | None:
+    """The highest generation that is known: a volume that was retained or restored may know a higher one than we do."""
+    known = [before.generation] if before is not None else []
+    if facts.lease is not None:
+        known.append(facts.lease)
+    if facts.report is not None and facts.report.journal is JournalState.SUPERSEDED:
+        known.append(facts.report.generation)
+    return Lease(generation=max(known)) if known else None
 
 
 def _reported(report: Report) -> dict[str, object]:
