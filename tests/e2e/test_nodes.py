@@ -245,6 +245,6 @@ def test_a_pod_that_comes_back_from_a_partition_cannot_write_the_journal_that_ha
 
     eventually(node.answers, 60)
     for name in old:
-        eventually(lambda name=name: not processes(old[name]), 90)  # type: ignore[misc]
+        eventually(lambda name=name: not processes(old[name]), 150)  # type: ignore[misc]
         assert texts(client, conversations[name]) == histories[name]
         moved(place, name)
