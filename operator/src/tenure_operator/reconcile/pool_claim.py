@@ -24,8 +24,8 @@ from tenure_operator.reconcile.world import World
 from tenure_operator.sidecars import Address, Sidecars
 from tenure_operator.wakes import ready_status, recovered_of, warm_pool_size
 
-TIDY_SECONDS = 1.0
-"""After which the objects of a claimed set are labelled as the session's: not in the way of other claims."""
+TIDY_SECONDS = 1.5
+"""After which the objects of a claimed set are labelled as the session's: not in the way of claims every second."""
 VISIT_SECONDS = 5.0
 """After which the sidecar of a claimed set is visited: what it says now is in the status already."""
 WAIT_SECONDS = 0.1

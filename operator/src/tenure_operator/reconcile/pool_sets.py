@@ -16,8 +16,9 @@ from tenure_operator.reconcile.session_conditions import FactsOfAgent
 from tenure_operator.reconcile.verdict import Verdict, condition
 from tenure_operator.sightings import Sightings
 
-QUIET_SECONDS = 1.0
-"""For how long no session must have been started before a pool is refilled."""
+QUIET_SECONDS = 1.5
+"""For how long no session must have been started before a pool is refilled. No round number: whatever makes a session
+every second would meet with the refill each time."""
 LONGEST_QUIET_SECONDS = 5.0
 """For how long a refill is put off at most."""
 PATIENCE_SECONDS = 3.0
