@@ -13,7 +13,17 @@ from harness.small_volume import small_volume
 from harness.tenure import Place
 from tenure_api.names import KEY_LABEL, session_claim, session_network, session_pod
 
-FILL = "head -c {} /dev/zero > /workspace/{}"
+FILL = """
+import os
+found = os.statvfs("/workspace")
+missing = int({share} * found.f_blocks) - (found.f_blocks - found.f_bfree)
+try:
+    with open("/workspace/{name}", "wb") as file:
+        file.write(bytes(missing * found.f_frsize))
+except OSError:
+    pass
+"""
+"""Fills the volume up to a share of it, or as far as it goes."""
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +41,12 @@ def volume_condition(place: Place, session: str, reason: str) -> Manifest:
         return found
 
     return eventually(look, 60)
+
+
+def fill(place: Place, session: str, name: str, share: float) -> None:
+    """Writes a file into the workspace of a session, so that its volume is as full as this."""
+    script = FILL.format(share=share, name=name)
+    place.kube.execute(session_pod(session), "agent", "python3", "-c", script)
 
 
 def keys(place: Place) -> set[str]:
@@ -135,12 +151,12 @@ def test_a_volume_grows_where_its_class_allows_it_and_says_so_where_not(
 def test_a_volume_that_fills_is_a_condition_and_the_session_answers_reads_and_has_data_deleted(
     place: Place, client: openai.OpenAI, killer: Killer
 ) -> None:
-    with small_volume(place, "small", "24Mi") as storage_class:
-        model = place.agent("small", session={"storage": {"size": "24Mi", "storageClassName": storage_class}})
+    with small_volume(place, "small", "32Mi") as storage_class:
+        model = place.agent("small", session={"storage": {"size": "32Mi", "storageClassName": storage_class}})
         conversation = place.session("small", "small")
         client.responses.create(model=model, conversation=conversation, input="My name is Ada.")
         assert volume_condition(place, "small", "Healthy")["status"] == "True"
-        place.kube.execute(session_pod("small"), "agent", "sh", "-c", FILL.format(21 << 20, "big"))
+        fill(place, "small", "big", 0.9)
         full = volume_condition(place, "small", "NearlyFull")
         assert full["status"] == "False"
         assert "storage.size" in full["message"]
@@ -148,12 +164,14 @@ def test_a_volume_that_fills_is_a_condition_and_the_session_answers_reads_and_ha
         answer = client.responses.create(model=model, conversation=conversation, input="What is my name?")
         assert "Ada" in answer.output_text
 
-        # Now to the last byte.
-        place.kube.execute(session_pod("small"), "agent", "sh", "-c", f"{FILL.format(24 << 20, 'more')} || true")
+        # Now to the last byte: what can be done without room is done, and what cannot says what to do.
+        fill(place, "small", "more", 1.0)
         items = client.conversations.items.list(conversation, order="asc", limit=100)
         assert len(list(items)) == 4
-        answer = client.responses.create(model=model, conversation=conversation, input="What is my name?")
-        assert "Ada" in answer.output_text
+        with pytest.raises(openai.InternalServerError) as refusal:
+            client.responses.create(model=model, conversation=conversation, input="What is my name?")
+        assert refusal.value.status_code == 507
+        assert "delete files" in refusal.value.message
         container = f"cntr_{conversation.encode().hex()}"
         for file in list(client.containers.files.list(container)):
             client.containers.files.delete(file.id, container_id=container)
