@@ -7,17 +7,15 @@ it prints a line with the seconds until that came. The answer is read to its end
 import json
 import sys
 import time
+import urllib.request
 
-import httpx
-
-with httpx.Client(timeout=180, trust_env=False) as client:
-    for line in sys.stdin:
-        job = json.loads(line)
-        began, first = time.monotonic(), None
-        with client.stream("POST", job["url"], json=job["body"], headers=job["headers"]) as answer:
-            if answer.status_code != 200:
-                raise SystemExit(f"{job['url']}: {answer.status_code} {answer.read()!r}")
-            for text in answer.iter_lines():
-                if first is None and job["until"] in text:
-                    first = time.monotonic() - began
-        print(json.dumps(first), flush=True)
+for line in sys.stdin:
+    job = json.loads(line)
+    headers = {"content-type": "application/json", **job["headers"]}
+    request = urllib.request.Request(job["url"], json.dumps(job["body"]).encode(), headers)
+    began, first = time.monotonic(), None
+    with urllib.request.urlopen(request, timeout=180) as answer:
+        for text in answer:
+            if first is None and job["until"].encode() in text:
+                first = time.monotonic() - began
+    print(json.dumps(first), flush=True)

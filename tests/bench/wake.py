@@ -81,7 +81,7 @@ class Watched:
             "scheduling": "nodeName" in pod["spec"],
             "volume and network": "PodReadyToStartContainers" in conditions,
             "containers": "running" in sidecar.get("state", {}),
-            "sidecar": bool(sidecar.get("started")),
+            "sidecar": bool(sidecar.get("ready")),
             "runtime": bool(agent.get("ready")) and "Ready" in conditions,
         }
         for stage, holds in reached.items():
