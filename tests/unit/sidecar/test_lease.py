@@ -102,6 +102,22 @@ async def test_a_write_after_a_later_run_has_come_is_undone(tmp_path: Path) -> N
     await second.close()
 
 
+async def test_whoever_waits_for_the_end_hears_of_it_though_the_thread_left_with_the_refused_commit(
+    tmp_path: Path,
+) -> None:
+    """A look that stands in the queue behind that commit is never taken: a process that was frozen stayed for ever."""
+    journal = open_journal(tmp_path, generation=1)
+    Lease(tmp_path, 2).announce()
+    waiting = asyncio.create_task(journal.until_broken())
+    writes = [journal.append("t", number, "turn.run", b"{}") for number in range(600)]
+    await asyncio.sleep(0)
+    outcomes = await asyncio.wait_for(asyncio.gather(*writes, return_exceptions=True), 10)
+    assert all(isinstance(outcome, JournalError) for outcome in outcomes)
+    with pytest.raises(SupersededError):
+        await asyncio.wait_for(waiting, 10)
+    await journal.close()
+
+
 async def test_nothing_is_erased_after_a_later_run_has_come(tmp_path: Path) -> None:
     first = open_journal(tmp_path, generation=1)
     kept = await first.append(A, 0, "kind", b"kept")

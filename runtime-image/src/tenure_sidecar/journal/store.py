@@ -115,8 +115,10 @@ class Journal:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LOOK_SECONDS):
                     await self._out_of_use.wait()
-            with contextlib.suppress(JournalError):
-                await self._ask(_Alone(self._lease.check, asyncio.get_running_loop().create_future()))
+            if not self._out_of_use.is_set():
+                # Not awaited: its failure is told here, and a thread that has left answers nothing any more.
+                looked = self._ask(_Alone(self._lease.check, asyncio.get_running_loop().create_future()))
+                looked.add_done_callback(_seen)
         if self._broken is not None:
             raise self._broken
 
@@ -232,6 +234,7 @@ class Journal:
                 elif not self._do_batch(job):
                     break
                 if isinstance(self._broken, SupersededError):
+                    self._refuse_the_rest(self._broken)
                     break  # the later run waits for the lock
         finally:
             try:
@@ -324,6 +327,12 @@ class Journal:
         else:
             loop.call_soon_threadsafe(_settle, [(job.done, result)])
 
+    def _refuse_the_rest(self, why: JournalError) -> None:
+        """Answer what still waits for a thread that leaves."""
+        while not self._jobs.empty():
+            if (job := self._jobs.get()) is not None:
+                job.done.get_loop().call_soon_threadsafe(self._tell, [job.done], why)
+
     def _failed(self, error: Exception) -> JournalError:
         """Undo, and judge what failed. A full volume can be mended while we run; all else needs a fresh start."""
         try:
@@ -346,6 +355,12 @@ class Journal:
                 done.set_exception(failure)
         if self._broken is not None:
             self._out_of_use.set()
+
+
+def _seen(done: asyncio.Future[Any]) -> None:
+    """Have the outcome count as looked at."""
+    if not done.cancelled():
+        done.exception()
 
 
 def _settle(results: list[tuple[asyncio.Future[Any], Any]]) -> None:
