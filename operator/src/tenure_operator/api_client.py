@@ -15,6 +15,7 @@ from tenure_api.names import MANAGER
 from tenure_operator.errors import (
     ConflictError,
     ExistsError,
+    NoRoomError,
     NotFoundError,
     OperatorError,
     RefusedError,
@@ -224,6 +225,8 @@ def _error(what: str, status: int, answer: dict[str, Any]) -> OperatorError:
         return NotFoundError(message)
     if status == 409:
         return ExistsError(message) if answer.get("reason") == "AlreadyExists" else ConflictError(message)
+    if status == 403 and "exceeded quota" in message:
+        return NoRoomError(answer.get("message") or message)
     if status in _REFUSED:
         return RefusedError(answer.get("message") or message)
     return UnavailableError(message)

@@ -6,6 +6,7 @@
     │   ├── BusyError         the session is in use: it can neither sleep nor have its pod replaced
     │   ├── UnfitError        a session cannot be made from its source as its spec says
     │   ├── TakenError        the warm set is another session's
+    │   ├── NoRoomError       a quota of the namespace leaves no room for what is to be made
     │   ├── ContendedError    someone undoes what we do, again and again
     │   ├── ConflictError     the object has changed since it was read
     │   ├── ExistsError       there is already an object of that name
@@ -39,6 +40,10 @@ class UnfitError(WaitingError):
 
 class TakenError(WaitingError):
     """The warm set is another session's."""
+
+
+class NoRoomError(WaitingError):
+    """A quota of the namespace leaves no room for what is to be made. Nothing was made."""
 
 
 class ContendedError(WaitingError):

@@ -8,7 +8,8 @@ import pytest
 from tenure_api import names
 from tenure_api.names import WAKE_ANNOTATION
 from tenure_api.report import Suspension
-from tenure_operator.kinds import CLAIMS, PODS, SECRETS, SESSIONS, Manifest
+from tenure_operator.errors import NoRoomError
+from tenure_operator.kinds import CLAIMS, PODS, SECRETS, SESSIONS, Kind, Manifest
 from unit.operator.bench import NAMESPACE, NOON, Bench
 from unit.operator.fake_api import FakeApi, Killed
 from unit.operator.test_killed import deadly
@@ -302,3 +303,24 @@ async def test_a_request_need_not_wait_for_the_kubelets_probes(bench: Bench) -> 
     await bench.advance(0.1)
     assert bench.condition(SESSIONS, "chat") == ("True", "Ready")
     assert "podIP" in bench.status(SESSIONS, "chat")
+
+
+async def test_a_session_that_a_quota_has_no_room_for_waits_and_takes_one_lease(bench: Bench) -> None:
+    await bench.running()
+    await asleep(bench)
+    full = True
+
+    def refuse(verb: str, kind: Kind, _: str) -> None:
+        if full and (verb, kind) == ("create", PODS):
+            raise NoRoomError("exceeded quota: room, requested: pods=1, used: pods=4, limited: pods=4")
+
+    bench.api.before = refuse
+    wake(bench, 1)
+    await bench.advance(60)
+    assert bench.condition(SESSIONS, "chat") == ("False", "PodUnschedulable")
+    assert bench.condition(SESSIONS, "chat", "Stalled") is None  # the gateway holds its requests
+    assert "exceeded quota: room" in bench.message(SESSIONS, "chat")
+    full = False
+    await bench.advance(1)
+    await awake(bench)
+    assert generation(bench) == 2

@@ -17,7 +17,7 @@ from tenure_operator.desired.pod import pod_hash, revision_of
 from tenure_operator.desired.quantity import of_bytes, of_cpus
 from tenure_operator.desired.sets import SetOf
 from tenure_operator.desired.warm import reserve, storage_of, warm_claim, warm_network, warm_pod
-from tenure_operator.errors import OperatorError, RefusedError, TakenError, UnavailableError, WaitingError
+from tenure_operator.errors import NoRoomError, OperatorError, RefusedError, TakenError, UnavailableError, WaitingError
 from tenure_operator.kinds import AGENTS, CLAIMS, NETWORKS, PODS, POOLS, SECRETS, SESSIONS, Key, Manifest, Meta
 from tenure_operator.reconcile import pods
 from tenure_operator.reconcile.children import is_deleting
@@ -268,7 +268,7 @@ class PoolReconciler:
             self._pools.note_refusal(meta, None)
         except OperatorError as error:
             self._note_failure(meta, agent)
-            if isinstance(error, RefusedError):
+            if isinstance(error, RefusedError | NoRoomError):
                 said = f"The API server refuses what a set needs: {error}"
                 self._pools.note_refusal(meta, stalled(Reason.POD_FAILING, said))
             raise

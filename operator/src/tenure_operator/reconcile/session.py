@@ -9,6 +9,7 @@ from tenure_operator.cache import Name
 from tenure_operator.errors import (
     ConflictError,
     ContendedError,
+    NoRoomError,
     NotFoundError,
     RefusedError,
 )
@@ -28,9 +29,12 @@ from tenure_operator.reconcile.session_plan import (
 )
 from tenure_operator.reconcile.session_report import Reporter
 from tenure_operator.reconcile.shared import SharedSessions
-from tenure_operator.reconcile.verdict import stalled
+from tenure_operator.reconcile.verdict import stalled, waiting
 from tenure_operator.reconcile.world import World
 from tenure_operator.sidecars import Sidecars
+
+ROOM_SECONDS = 1.0
+"""How often a session for which there is no room looks again: a request may wait for it, and no watch tells of room."""
 
 
 class SessionReconciler:
@@ -79,6 +83,10 @@ class SessionReconciler:
         except ContendedError as error:
             await self._world.events.tell((SESSIONS, seen.meta), "Warning", "Contended", "Repair", str(error))
             raise
+        except NoRoomError as error:
+            said = f"There is no room for the session in this namespace; it starts when there is: {error}"
+            await self._reporter.report(again(self._world, seen), Plan(verdict=waiting(Reason.POD_UNSCHEDULABLE, said)))
+            return ROOM_SECONDS
         except RefusedError as error:
             said = f"The API server refuses what the session needs: {error}"
             await self._reporter.report(again(self._world, seen), Plan(verdict=stalled(Reason.POD_FAILING, said)))
@@ -116,5 +124,6 @@ class SessionReconciler:
         self._reporter.forget(session)
         self._shared.forget(session)
         self._world.growth_refused.pop(session, None)
+        self._world.unused_leases.pop(session, None)
         self._world.release(session)
         self._rollout.forget(session)

@@ -9,12 +9,13 @@ from tenure_operator.desired.key import DATA_KEY_BYTES, key
 from tenure_operator.desired.pod import Run, pod
 from tenure_operator.errors import (
     ExistsError,
+    NoRoomError,
     RefusedError,
     UnfitError,
     WaitingError,
 )
 from tenure_operator.kinds import CLAIMS, PODS, SECRETS, SESSIONS, Key, Manifest, Meta
-from tenure_operator.reconcile import pods
+from tenure_operator.reconcile import pods, sleep
 from tenure_operator.reconcile.children import Create, Repair
 from tenure_operator.reconcile.rollout import Rollout
 from tenure_operator.reconcile.session_observe import again
@@ -101,12 +102,20 @@ class Actor:
         """The lease is taken in the status before there is the pod: no two pods are ever given the same one."""
         if seen.agent is None:
             raise ValueError("a pod is made of its agent's spec")
-        await self._reporter.report(seen, plan, generation)
+        name = (seen.meta.namespace, seen.meta.name)
+        if self._world.unused_leases.get(name) == sleep.generation_of(seen.session):
+            generation = self._world.unused_leases.pop(name)
+        else:
+            await self._reporter.report(seen, plan, generation)
         claim, status = self._live_claim(seen).uid, seen.session.status
         prepared = status.identity == claim and status.journal is not None
         run = Run(claim, generation, seen.session.spec.source, prepared)
         self._world.pools.note_start()
-        await self._world.create(PODS, pod(seen.set, run, seen.agent.spec, self._fixed.pods))
+        try:
+            await self._world.create(PODS, pod(seen.set, run, seen.agent.spec, self._fixed.pods))
+        except (NoRoomError, RefusedError):
+            self._world.unused_leases[name] = generation
+            raise
         return again(self._world, seen)
 
     async def _restore(self, seen: Observed, source: Address, fork: ForkFrom) -> Observed:

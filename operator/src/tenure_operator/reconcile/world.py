@@ -82,6 +82,8 @@ class World:
     needs: Needs = field(default_factory=Needs)
     """Sessions that others are made from just now: they must run."""
     pools: Pools = field(default_factory=Pools)
+    unused_leases: dict[Name, int] = field(default_factory=dict)
+    """By session, a lease generation that was taken for a pod which the API server then surely did not make."""
     growth_refused: dict[Name, str] = field(default_factory=dict)
     """By session, the size that its StorageClass does not let its volume grow to."""
     api_networks: tuple[str, ...] = ()
