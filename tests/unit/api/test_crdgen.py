@@ -248,9 +248,9 @@ def values(schema: Schema) -> st.SearchStrategy[Any]:
         return st.sampled_from(schema["enum"])
     if schema.get("format") == "date-time":
         return st.datetimes(timezones=st.just(UTC)).map(lambda moment: moment.isoformat().replace("+00:00", "Z"))
-    return st.text(
-        st.characters(codec="utf-8"), min_size=schema.get("minLength", 0), max_size=min(schema["maxLength"], 40)
-    )
+    shortest = schema.get("minLength", 0)
+    longest = max(shortest, min(schema["maxLength"], 40))
+    return st.text(st.characters(codec="utf-8"), min_size=shortest, max_size=longest)
 
 
 @cache
