@@ -7,11 +7,13 @@ older answer. Resource versions of one kind can be compared as integers (KEP-550
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, TypeVar
 
 from tenure_api.names import AGENT_LABEL, HOST_LABEL, SESSION_LABEL, WARM_LABEL
-from tenure_operator.kinds import AGENTS, CLAIMS, PODS, SESSIONS, WATCHED, Kind, Manifest
+from tenure_api.session import EffectiveMode
+from tenure_operator.kinds import AGENTS, CLAIMS, NETWORKS, PODS, SESSIONS, WATCHED, Kind, Manifest
+from tenure_operator.shelf import Shelf
 
 TOMBSTONE_SECONDS = 120.0
 """How long a deletion is remembered: longer than any request that may still answer with the object."""
@@ -67,12 +69,28 @@ def stripped(kind: Kind, manifest: Manifest) -> Manifest:
     return {"metadata": meta, **kept}
 
 
+def _never(_: Manifest) -> bool:
+    return False
+
+
+def _always(_: Manifest) -> bool:
+    return True
+
+
+def _sleeps(session: Manifest) -> bool:
+    return bool(session.get("status", {}).get("effectiveMode") == EffectiveMode.HIBERNATED)
+
+
+QUIET = {SESSIONS: _sleeps, CLAIMS: _always, NETWORKS: _always}
+"""What is left of a session that sleeps: looked at when something happens to it, and kept packed until then."""
+
+
 class Cache:
     """Objects of the watched kinds. Those given out are shared: never change them."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._objects: dict[Kind, dict[Name, Manifest]] = {kind: {} for kind in WATCHED}
+        self._objects = {kind: Shelf(QUIET.get(kind, _never)) for kind in WATCHED}
         self._gone: dict[tuple[Kind, Name], tuple[int, float]] = {}
         self._sessions: defaultdict[Name, set[Name]] = defaultdict(set)
         self._agents: defaultdict[Name, set[Name]] = defaultdict(set)
@@ -86,7 +104,7 @@ class Cache:
 
     def all(self, kind: Kind) -> Iterator[Manifest]:
         """All objects of a kind, as they are now."""
-        return iter(list(self._objects[kind].values()))
+        return iter(self._objects[kind])
 
     def count(self, kind: Kind) -> int:
         """How many objects of a kind there are."""
@@ -94,23 +112,31 @@ class Cache:
 
     def sessions_of(self, agent: Name) -> list[Manifest]:
         """The sessions that refer to an agent, whether it exists or not."""
-        return [self._objects[SESSIONS][name] for name in self._sessions.get(agent, ())]
+        return self._those(SESSIONS, self._sessions.get(agent, ()))
 
     def agents_with(self, policy: Name) -> list[Manifest]:
         """The agents that refer to a policy, whether it exists or not."""
-        return [self._objects[AGENTS][name] for name in self._agents.get(policy, ())]
+        return self._those(AGENTS, self._agents.get(policy, ()))
 
     def warm_of(self, agent: Name) -> list[tuple[Kind, Manifest]]:
         """The pods and claims that are kept ahead for an agent, with their kinds."""
-        return [(kind, self._objects[kind][name]) for kind, name in self._warm.get(agent, ())]
+        return self._with_kinds(self._warm.get(agent, ()))
 
     def hosts_of(self, agent: Name) -> list[tuple[Kind, Manifest]]:
         """The pods and claims that the sessions of an agent share, with their kinds."""
-        return [(kind, self._objects[kind][name]) for kind, name in self._hosts.get(agent, ())]
+        return self._with_kinds(self._hosts.get(agent, ()))
 
     def claims_of(self, session: Name) -> list[Manifest]:
         """The claims that are labelled as a session's, by whatever name."""
-        return [self._objects[CLAIMS][name] for name in self._claims.get(session, ())]
+        return self._those(CLAIMS, self._claims.get(session, ()))
+
+    def _those(self, kind: Kind, wanted: Iterable[Name]) -> list[Manifest]:
+        found = (self._objects[kind].get(name) for name in wanted)
+        return [manifest for manifest in found if manifest is not None]
+
+    def _with_kinds(self, wanted: Iterable[tuple[Kind, Name]]) -> list[tuple[Kind, Manifest]]:
+        found = ((kind, self._objects[kind].get(name)) for kind, name in wanted)
+        return [(kind, manifest) for kind, manifest in found if manifest is not None]
 
     def put(self, kind: Kind, manifest: Manifest, read_now: bool = False) -> Change | None:
         """Remembers an object unless something newer is known of it; None if nothing has changed.
@@ -120,27 +146,29 @@ class Cache:
         live.
         """
         name, new = name_of(manifest), version(manifest)
-        old = self._objects[kind].get(name)
-        if old is not None and version(old) >= new:
+        shelf = self._objects[kind]
+        known = shelf.version(name)
+        if known is not None and known >= new:
             return None
         gone, _ = self._gone.get((kind, name), (-1, 0.0))
         if new < gone or (new == gone and not read_now):
             return None
-        kept = stripped(kind, manifest)
+        old, kept = shelf.get(name), stripped(kind, manifest)
         self._index(kind, name, old, kept)
-        self._objects[kind][name] = kept
+        shelf.put(name, kept)
         return Change(kind, old, kept)
 
     def forget(self, kind: Kind, name: Name, at: int) -> Change | None:
         """Forgets an object that was deleted at a resource version; None if there is none, or a newer one."""
-        old = self._objects[kind].get(name)
-        if old is not None and version(old) > at:
+        known = self._objects[kind].version(name)
+        if known is not None and known > at:
             return None
+        old = self._objects[kind].get(name)
         self._bury(kind, name, at)
         if old is None:
             return None
         self._index(kind, name, old, None)
-        del self._objects[kind][name]
+        self._objects[kind].remove(name)
         return Change(kind, old, None)
 
     def _bury(self, kind: Kind, name: Name, at: int) -> None:

@@ -93,6 +93,8 @@ class SessionReconciler:
             raise
         later = await self._reporter.report(seen, plan)
         self._keep_contact(seen)
+        if plan.asleep and seen.pod.live is None:
+            self._world.sightings.forget((seen.meta.namespace, seen.meta.name))  # its status remembers what is needed
         return min((delay for delay in (plan.again, later) if delay is not None), default=None)
 
     def _surroundings(self) -> Surroundings:
