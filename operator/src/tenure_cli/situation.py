@@ -68,7 +68,7 @@ class Situation:
         return " ".join([*(note.said for note in self.notes), *(todo or ["There is nothing to do."])])
 
 
-_TODO = {
+_ADVICE = {
     Reason.KEY_LOST: "Restore the Secret that holds the data key from your backup; it goes on within ten seconds. "
     "Without it nobody can read the conversation, and all that is left is to delete the session.",
     Reason.KEY_MISMATCH: "Put back the Secret with the key that the journal was written with, then delete the pod.",
@@ -328,7 +328,7 @@ def _key(seen: Seen) -> str:
 
 
 def _todo(seen: Seen, reason: str) -> str:
-    if reason not in list(Reason) or (advice := _TODO.get(Reason(reason))) is None:
+    if reason not in list(Reason) or (advice := _ADVICE.get(Reason(reason))) is None:
         return ""
     status = seen.session.get("status") or {}
     return advice.format(

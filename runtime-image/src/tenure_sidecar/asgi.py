@@ -62,6 +62,19 @@ def parsed(kind: type[MessageT], body: bytes, code: str, lead: str = "") -> Mess
         raise RefusedError(400, code, f"{lead}{where}: {first['msg']}") from None
 
 
+class Noted:
+    """What an answer is sent by, which knows whether the answer has begun."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.begun = False
+
+    async def __call__(self, message: MutableMapping[str, Any]) -> None:
+        """Send on."""
+        self.begun = True
+        await self._send(message)
+
+
 async def begin(send: Send, status: int, content_type: bytes) -> None:
     """Begin an answer whose length is not known."""
     await send({"type": "http.response.start", "status": status, "headers": [(b"content-type", content_type)]})

@@ -11,6 +11,8 @@ DATA_KEY = "data-key"
 POD_TOKEN = "pod-token"
 DATA_KEY_BYTES = 32
 """AES-256."""
+POD_TOKEN_BYTES = 32
+"""Of randomness: nobody guesses 256 bits."""
 
 
 def key(of: SetOf, claim: Meta, data_key: bytes, pod_token: str) -> Manifest:

@@ -1,7 +1,5 @@
 """Makes and keeps the sets that the sessions of an agent share: each has a sidecar that is the host of many."""
 
-import contextlib
-import secrets
 from datetime import datetime
 from typing import NamedTuple
 
@@ -12,12 +10,11 @@ from tenure_api.names import GENERATION_ANNOTATION, SET_LABEL
 from tenure_api.report import JournalState, Report
 from tenure_operator.cache import Name, agent_of, name_of
 from tenure_operator.desired.claim import claim, grown
-from tenure_operator.desired.key import DATA_KEY_BYTES, key
 from tenure_operator.desired.pod import Run, pod, pod_hash
 from tenure_operator.desired.sets import SetOf
 from tenure_operator.desired.warm import warm_network
-from tenure_operator.errors import ExistsError, OperatorError, RefusedError, UnavailableError, WaitingError
-from tenure_operator.kinds import AGENTS, CLAIMS, NETWORKS, PODS, SECRETS, SESSIONS, Key, Manifest, Meta
+from tenure_operator.errors import OperatorError, RefusedError, UnavailableError, WaitingError
+from tenure_operator.kinds import AGENTS, CLAIMS, NETWORKS, PODS, SESSIONS, Key, Manifest, Meta
 from tenure_operator.reconcile import node_lookup, pods
 from tenure_operator.reconcile.children import Create, Owner, Standing, is_deleting, step
 from tenure_operator.reconcile.session_plan import is_outdated
@@ -163,9 +160,7 @@ class HostReconciler:
                 said = f"Secret {name} with the data key is gone; without it no session on this volume can be read."
                 await self._tell(each, Reason.KEY_LOST, f"{said} Restore it from a backup.")
                 return AGAIN_SECONDS
-            data_key, pod_token = secrets.token_bytes(DATA_KEY_BYTES), secrets.token_urlsafe(32)
-            with contextlib.suppress(ExistsError):  # made by a run of ours that got no further
-                await self._world.api.create(SECRETS, key(each.of, made, data_key, pod_token))
+            await self._world.create_key(each.of, made)
         if not each.may_start and generation == 0:
             return AGAIN_SECONDS
         generation += 1

@@ -12,13 +12,12 @@ from tenure_api.conditions import Reason
 from tenure_api.names import AGENT_LABEL, SET_LABEL, WARM_LABEL
 from tenure_api.report import Binding
 from tenure_operator.cache import name_of
-from tenure_operator.desired.key import DATA_KEY_BYTES, key
 from tenure_operator.desired.pod import pod_hash, revision_of
 from tenure_operator.desired.quantity import of_bytes, of_cpus
 from tenure_operator.desired.sets import SetOf
 from tenure_operator.desired.warm import reserve, storage_of, warm_claim, warm_network, warm_pod
 from tenure_operator.errors import NoRoomError, OperatorError, RefusedError, TakenError, UnavailableError, WaitingError
-from tenure_operator.kinds import AGENTS, CLAIMS, NETWORKS, PODS, POOLS, SECRETS, SESSIONS, Key, Manifest, Meta
+from tenure_operator.kinds import AGENTS, CLAIMS, NETWORKS, PODS, POOLS, SESSIONS, Key, Manifest, Meta
 from tenure_operator.reconcile import pods
 from tenure_operator.reconcile.children import is_deleting
 from tenure_operator.reconcile.pool_plan import (
@@ -261,8 +260,7 @@ class PoolReconciler:
             if live is None:
                 raise WaitingError(f"the claim of set {name} was deleted at once")
             claim = Meta.of(live)
-            data_key, pod_token = secrets.token_bytes(DATA_KEY_BYTES), secrets.token_urlsafe(32)
-            await self._world.api.create(SECRETS, key(of, claim, data_key, pod_token))
+            await self._world.create_key(of, claim)
             await self._world.create(NETWORKS, warm_network(of, claim, fixed.namespace, excepted))
             await self._world.create(PODS, warm_pod(of, claim.uid, agent.spec, fixed.pods))
             self._pools.note_refusal(meta, None)

@@ -1,20 +1,17 @@
 """Takes the steps of a plan for a session. Each may be the last before a kill, and each may be taken again."""
 
-import secrets
 from dataclasses import replace
 
 from tenure_api import names
 from tenure_api.session import ForkFrom
-from tenure_operator.desired.key import DATA_KEY_BYTES, key
 from tenure_operator.desired.pod import Run, pod
 from tenure_operator.errors import (
-    ExistsError,
     NoRoomError,
     RefusedError,
     UnfitError,
     WaitingError,
 )
-from tenure_operator.kinds import CLAIMS, PODS, SECRETS, SESSIONS, Key, Manifest, Meta
+from tenure_operator.kinds import CLAIMS, PODS, SESSIONS, Key, Manifest, Meta
 from tenure_operator.reconcile import pods, sleep
 from tenure_operator.reconcile.children import Create, Repair
 from tenure_operator.reconcile.rollout import Rollout
@@ -50,7 +47,7 @@ class Actor:
         for step in plan.steps:
             match step:
                 case CreateKey():
-                    await self._create_key(seen)
+                    await self._world.create_key(seen.set, self._live_claim(seen))
                 case Create(kind, manifest):
                     await self._world.create(kind, manifest)
                 case Repair(kind, manifest):
@@ -75,18 +72,6 @@ class Actor:
         if found is None:
             raise WaitingError("its claim was deleted meanwhile")
         return Meta.of(found)
-
-    async def _create_key(self, seen: Observed) -> None:
-        made = key(
-            seen.set,
-            self._live_claim(seen),
-            data_key=secrets.token_bytes(DATA_KEY_BYTES),
-            pod_token=secrets.token_urlsafe(32),
-        )
-        try:
-            await self._world.api.create(SECRETS, made)
-        except ExistsError:
-            return  # made by a run of ours that got no further: its name has the claim's UID
 
     async def _grow(self, seen: Observed, manifest: Manifest, size: str) -> None:
         """Not every StorageClass lets its volumes grow; the session goes on with what it has."""

@@ -79,12 +79,14 @@ class Observer:
         meta, agent = Meta.of(manifest), Agent.model_validate(manifest)
         known = ready_status(manifest)
         ready = next((c for c in agent.status.conditions if c.type == "Ready"), None)
+        template = pod_hash(meta.name, agent.spec, self._fixed.pods)
         return ObservedAgent(
             meta=meta,
             spec=agent.spec,
             ready=known[0] == "True" if known and known[1] == meta.generation else None,
             problem=ready.message if ready else "",
-            rollout_blocked=self._rollout.is_blocked(name, session, pod_hash(meta.name, agent.spec, self._fixed.pods)),
+            pod_hash=template,
+            rollout_blocked=self._rollout.is_blocked(name, session, template),
         )
 
     def _source(self, name: Name, session: AgentSession) -> SourceSeen | None:

@@ -13,7 +13,7 @@ from tenure_api.session import AgentSession, ForkFrom, Lineage
 from tenure_operator.desired.claim import claim, claim_as_kept, grown, requested
 from tenure_operator.desired.containers import PodSettings
 from tenure_operator.desired.network import network
-from tenure_operator.desired.pod import pod_hash, pod_labels
+from tenure_operator.desired.pod import pod_labels
 from tenure_operator.desired.sets import SetOf
 from tenure_operator.kinds import Manifest, Meta
 from tenure_operator.reconcile import forks, nodes, pods, sleep
@@ -43,6 +43,8 @@ class ObservedAgent:
     spec: AgentSpec
     ready: bool | None
     """None while its current generation has not been looked at."""
+    pod_hash: str
+    """Of the template of its pods."""
     problem: str = ""
     rollout_blocked: bool = False
     """Another of its sessions has a pod to the current settings that is not ready, or is being replaced."""
@@ -258,7 +260,7 @@ def _continue(seen: Observed, agent: ObservedAgent, around: Surroundings, now: d
     else:
         # First: the end of a pod from a warm pool must be told to the session, whatever it comes of.
         steps += step(seen.pod, pod_labels(seen.set))
-        plan = _keep_pod(seen, seen.pod.live, agent, around, now)
+        plan = _keep_pod(seen, seen.pod.live, agent, now)
     return replace(plan, steps=[*steps, *plan.steps])
 
 
@@ -279,10 +281,10 @@ def _make_pod(seen: Observed) -> Plan:
     return Plan([*first, StartPod(sleep.generation_of(seen.session) + 1)], verdict)
 
 
-def _keep_pod(seen: Observed, live: Manifest, agent: ObservedAgent, around: Surroundings, now: datetime) -> Plan:
+def _keep_pod(seen: Observed, live: Manifest, agent: ObservedAgent, now: datetime) -> Plan:
     if seen.trouble is not None:
         return Plan([GiveUp(live)] if seen.trouble.give_up else [], seen.trouble.verdict, seen.trouble.again)
-    outdated = is_outdated(live, pod_hash(agent.meta.name, agent.spec, around.pods))
+    outdated = is_outdated(live, agent.pod_hash)
     if is_deleting(live):
         reason = Reason.UPDATING if outdated else Reason.POD_STARTING
         ending = waiting(reason, "The previous pod is ending; a new one is made after it.")

@@ -4,15 +4,15 @@ from datetime import datetime
 from typing import Literal
 
 from tenure_api import names
-from tenure_api.agent import Agent
 from tenure_api.conditions import Reason
 from tenure_api.configuration import EffectivePolicy
 from tenure_api.policy import MemoryPolicy
+from tenure_api.report import Report
 from tenure_api.session import AgentSessionStatus, Hibernation
-from tenure_operator.cache import Name, agent_of, name_of
+from tenure_operator.cache import Name
 from tenure_operator.desired.config import effective_policy
-from tenure_operator.desired.pod import pod_hash, revision_of
-from tenure_operator.kinds import AGENTS, CLAIMS, PODS, POLICIES, SESSIONS, Meta
+from tenure_operator.desired.pod import revision_of
+from tenure_operator.kinds import CLAIMS, PODS, POLICIES, SESSIONS, Manifest, Meta
 from tenure_operator.reconcile import sleep
 from tenure_operator.reconcile.belonging import Belonging
 from tenure_operator.reconcile.rollout import Rollout
@@ -39,6 +39,28 @@ WORTH_TELLING = (
 """Reasons that pass by themselves but that someone may have to do something about."""
 
 
+class Statuses:
+    """The statuses of sessions as this process has written them: counters alone are written only now and then."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._written: dict[Name, datetime] = {}
+
+    def forget(self, session: Name) -> None:
+        """The session is gone."""
+        self._written.pop(session, None)
+
+    def pause(self, session: Name, before: AgentSessionStatus, after: AgentSessionStatus, now: datetime) -> float:
+        """Seconds for which the status need not be written, since only counters in it are new; 0 if it is to be."""
+        since = (now - self._written.setdefault(session, now)).total_seconds()
+        return 0.0 if is_urgent(before, after) else max(COUNTERS_SECONDS - since, 0.0)
+
+    async def write(self, meta: Meta, after: AgentSessionStatus, now: datetime) -> None:
+        """Writes a status. Raises `ConflictError`."""
+        await self._world.write_status(SESSIONS, meta, after)
+        self._written[meta.namespace, meta.name] = now
+
+
 class Reporter:
     """Writes the status of sessions."""
 
@@ -46,11 +68,11 @@ class Reporter:
         self._world = world
         self._fixed = world.fixed
         self._rollout = rollout
-        self._written: dict[Name, datetime] = {}
+        self._statuses = Statuses(world)
 
     def forget(self, session: Name) -> None:
         """The session is gone."""
-        self._written.pop(session, None)
+        self._statuses.forget(session)
 
     async def report(self, seen: Observed, plan: Plan, generation: int | None = None) -> float | None:
         """Writes the status if it says anything new; returns the seconds until counters alone may be written.
@@ -64,18 +86,14 @@ class Reporter:
         after = session_status(before, self._facts(seen, plan, generation), now)
         if comparable(after) == comparable(before):
             return None
-        since = (now - self._written.setdefault(name, now)).total_seconds()
-        if generation is None and not is_urgent(before, after) and since < COUNTERS_SECONDS:
-            return COUNTERS_SECONDS - since
-        await self._world.write_status(SESSIONS, seen.meta, after)
-        self._written[name] = now
+        if generation is None and (pause := self._statuses.pause(name, before, after, now)):
+            return pause
+        await self._statuses.write(seen.meta, after, now)
         await self._tell(seen.meta, before, plan)
-        for condition in news(before.conditions, after.conditions):
-            about, reason = (SESSIONS, seen.meta), condition.reason
-            type_: Literal["Normal", "Warning"] = "Warning" if reason == Reason.OUTCOME_UNKNOWN else "Normal"
-            await self._world.events.tell(about, type_, reason, "Report", condition.message)
-        if plan.verdict.is_ready and before.pod_ip != after.pod_ip:
-            self._next_in_rollout(name)
+        await tell_news(self._world, seen.meta, before, after)
+        if plan.verdict.is_ready and before.pod_ip != after.pod_ip and seen.agent is not None:
+            # It is ready again: the next session of its agent may have its pod replaced.
+            self._rollout.done((name[0], seen.agent.meta.name), name, seen.agent.pod_hash)
         return None
 
     def _facts(self, seen: Observed, plan: Plan, generation: int | None) -> Facts:
@@ -95,7 +113,11 @@ class Reporter:
             sighting=seen.sighting,
             lease=generation,
             hibernation=self._hibernation(seen) if plan.asleep else None,
-            revision=self._revision(seen),
+            revision=revision(
+                self._world, (where, seen.agent.meta.name), seen.agent.pod_hash, seen.pod.live, seen.report
+            )
+            if seen.agent
+            else None,
             growth=growth(seen),
             growth_refused=seen.growth_refused is not None,
             agent=facts_of(seen.agent) if seen.agent else None,
@@ -107,16 +129,6 @@ class Reporter:
     def _hibernation(self, seen: Observed) -> Hibernation:
         known = seen.session.status.hibernation
         return known or sleep.hibernation(seen.session, seen.report, self._world.now())
-
-    def _revision(self, seen: Observed) -> str | None:
-        """The agent's revision, once the session's pod is made to it and its sidecar has acknowledged it."""
-        wanted = self._world.wanted.get((seen.meta.namespace, seen.session.spec.agent_ref.name))
-        if seen.agent is None or seen.pod.live is None or wanted is None or seen.report is None:
-            return None
-        current = pod_hash(seen.agent.meta.name, seen.agent.spec, self._fixed.pods)
-        if is_outdated(seen.pod.live, current) or seen.report.config_digest != wanted.digest:
-            return None
-        return revision_of(current, wanted.digest)
 
     async def _tell(self, meta: Meta, before: AgentSessionStatus, plan: Plan) -> None:
         """Records what someone may have to do something about; that all is well, the conditions say."""
@@ -130,13 +142,25 @@ class Reporter:
         if verdict.progress is Progress.STALLED or verdict.reason in WORTH_TELLING:
             await self._world.events.tell((SESSIONS, meta), "Warning", verdict.reason, "Reconcile", verdict.message)
 
-    def _next_in_rollout(self, session: Name) -> None:
-        """This session is ready again: lets the next one of its agent have its pod replaced."""
-        manifest = self._world.cache.get(SESSIONS, *session)
-        agent = self._world.cache.get(AGENTS, *agent_of(manifest)) if manifest else None
-        if agent is not None:
-            wanted = pod_hash(agent["metadata"]["name"], Agent.model_validate(agent).spec, self._fixed.pods)
-            self._rollout.done(name_of(agent), session, wanted)
+
+async def tell_news(world: World, meta: Meta, before: AgentSessionStatus, after: AgentSessionStatus) -> None:
+    """Records what a person is asked for that was not asked for before."""
+    for told in news(before.conditions, after.conditions):
+        type_: Literal["Normal", "Warning"] = "Warning" if told.reason == Reason.OUTCOME_UNKNOWN else "Normal"
+        await world.events.tell((SESSIONS, meta), type_, told.reason, "Report", told.message)
+
+
+def revision(world: World, agent: Name, template: str, pod: Manifest | None, report: Report | None) -> str | None:
+    """The agent's revision, once a pod is made to it and its sidecar has acknowledged it.
+
+    `template` is the hash of what the agent's pods are made to.
+    """
+    wanted = world.wanted.get(agent)
+    if pod is None or wanted is None or report is None:
+        return None
+    if is_outdated(pod, template) or report.config_digest != wanted.digest:
+        return None
+    return revision_of(template, wanted.digest)
 
 
 def policy_named(world: World, namespace: str, name: str | None) -> EffectivePolicy | None:

@@ -3,7 +3,6 @@
 from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
 
 from tenure_api import names
 from tenure_api.agent import Agent
@@ -11,15 +10,14 @@ from tenure_api.conditions import ConditionType, Reason
 from tenure_api.report import Binding, JournalState, Report
 from tenure_api.session import AgentSession, Hibernation, OperatingMode
 from tenure_operator.cache import Name, agent_of, name_of
-from tenure_operator.desired.pod import pod_hash, revision_of
+from tenure_operator.desired.pod import pod_hash
 from tenure_operator.kinds import AGENTS, CLAIMS, PODS, SESSIONS, Manifest, Meta
 from tenure_operator.reconcile import pods, sleep
 from tenure_operator.reconcile.children import is_deleting
 from tenure_operator.reconcile.session_conditions import Facts, FactsOfAgent
 from tenure_operator.reconcile.session_observe import lineage_of
-from tenure_operator.reconcile.session_plan import is_outdated
-from tenure_operator.reconcile.session_report import policy_named
-from tenure_operator.reconcile.session_status import COUNTERS_SECONDS, is_urgent, news, session_status
+from tenure_operator.reconcile.session_report import Statuses, policy_named, revision, tell_news
+from tenure_operator.reconcile.session_status import session_status
 from tenure_operator.reconcile.sleep import Sleep
 from tenure_operator.reconcile.verdict import Progress, Verdict, comparable, stalled, waiting
 from tenure_operator.reconcile.world import World
@@ -63,7 +61,7 @@ class SharedSessions:
     def __init__(self, world: World, sidecars: Sidecars) -> None:
         self._world = world
         self._sidecars = sidecars
-        self._written: dict[Name, datetime] = {}
+        self._statuses = Statuses(world)
 
     def has(self, manifest: Manifest) -> bool:
         """Whether a session is one of these."""
@@ -71,7 +69,7 @@ class SharedSessions:
 
     def forget(self, session: Name) -> None:
         """The session is gone."""
-        self._written.pop(session, None)
+        self._statuses.forget(session)
 
     async def look(self, manifest: Manifest, session: AgentSession, now: datetime) -> float | None:
         """Looks at one session; returns the seconds after which to look again."""
@@ -193,18 +191,14 @@ class SharedSessions:
             after = after.model_copy(update={"set_name": None, "identity": None, "pod_name": None})
         if comparable(after) == comparable(before):
             return None
-        since = (now - self._written.setdefault(seen.name, now)).total_seconds()
-        if lease is None and not is_urgent(before, after) and since < COUNTERS_SECONDS:
-            return COUNTERS_SECONDS - since
-        await self._world.write_status(SESSIONS, seen.meta, after)
-        self._written[seen.name] = now
+        if lease is None and (pause := self._statuses.pause(seen.name, before, after, now)):
+            return pause
+        await self._statuses.write(seen.meta, after, now)
         was = next((known for known in before.conditions if known.type == ConditionType.READY), None)
         if verdict.progress is Progress.STALLED and (was is None or was.reason != verdict.reason):
             about = (SESSIONS, seen.meta)
             await self._world.events.tell(about, "Warning", verdict.reason, "Reconcile", verdict.message)
-        for told in news(before.conditions, after.conditions):
-            type_: Literal["Normal", "Warning"] = "Warning" if told.reason == Reason.OUTCOME_UNKNOWN else "Normal"
-            await self._world.events.tell((SESSIONS, seen.meta), type_, told.reason, "Report", told.message)
+        await tell_news(self._world, seen.meta, before, after)
         return None
 
     def _facts(self, seen: _Seen, verdict: Verdict, rest: Hibernation | None, lease: int | None) -> Facts:
@@ -232,12 +226,9 @@ class SharedSessions:
         )
 
     def _revision(self, seen: _Seen, agent: Agent | None) -> str | None:
-        """The agent's revision, once the host's pod is made to it and its sidecar has acknowledged it."""
-        wanted = self._world.wanted.get(agent_of(seen.manifest))
+        """By the host's pod and by what its sidecar says."""
+        if agent is None:
+            return None
+        name = agent_of(seen.manifest)
         report = self._report_of(seen.name[0], seen.set_name or "", seen.pod)
-        if agent is None or seen.pod is None or wanted is None or report is None:
-            return None
-        current = pod_hash(seen.session.spec.agent_ref.name, agent.spec, self._world.fixed.pods)
-        if is_outdated(seen.pod, current) or report.config_digest != wanted.digest:
-            return None
-        return revision_of(current, wanted.digest)
+        return revision(self._world, name, pod_hash(name[1], agent.spec, self._world.fixed.pods), seen.pod, report)

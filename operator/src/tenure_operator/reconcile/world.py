@@ -1,6 +1,7 @@
 """What every reconciler works with: what is known, whom to ask, and how to write."""
 
 import contextlib
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -12,10 +13,12 @@ from tenure_api.configuration import SessionConfig
 from tenure_operator.api_client import Api
 from tenure_operator.cache import Cache, Change, Name, name_of, warm_for
 from tenure_operator.desired.containers import PodSettings
+from tenure_operator.desired.key import DATA_KEY_BYTES, POD_TOKEN_BYTES, key
+from tenure_operator.desired.sets import SetOf
 from tenure_operator.desired.warm import adopted
 from tenure_operator.errors import ConflictError, ContendedError, ExistsError, NotFoundError, WaitingError
 from tenure_operator.events import Events
-from tenure_operator.kinds import PODS, SESSIONS, Key, Kind, Manifest, Meta
+from tenure_operator.kinds import PODS, SECRETS, SESSIONS, Key, Kind, Manifest, Meta
 from tenure_operator.reconcile.children import Child, Standing
 from tenure_operator.reconcile.forks import Needs
 from tenure_operator.reconcile.pool_sets import Pools
@@ -96,8 +99,8 @@ class World:
 
     def learned(self, change: Change) -> None:
         """The cache has changed: asks for whatever depends on it."""
-        for key, delay in wakes(self.cache, change):
-            self.ask(key, delay)
+        for wanted, delay in wakes(self.cache, change):
+            self.ask(wanted, delay)
 
     def release(self, fork: Name) -> None:
         """A session is not made from another any more: that one may sleep again."""
@@ -176,6 +179,14 @@ class World:
         except ExistsError:
             await self.refresh(kind, name_of(manifest))
             raise WaitingError(f"{kind.name} {manifest['metadata']['name']} was there already") from None
+
+    async def create_key(self, of: SetOf, claim: Meta) -> None:
+        """Makes the key of a claim. If it is there, a run of ours made it that got no further: its name has the UID."""
+        made = key(
+            of, claim, data_key=secrets.token_bytes(DATA_KEY_BYTES), pod_token=secrets.token_urlsafe(POD_TOKEN_BYTES)
+        )
+        with contextlib.suppress(ExistsError):
+            await self.api.create(SECRETS, made)
 
     async def repair(self, kind: Kind, manifest: Manifest) -> None:
         """Sets a child right that has drifted. Raises `ContendedError` if that did not last the last times."""

@@ -9,9 +9,8 @@ import hashlib
 import hmac
 import json
 import logging
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from tenure_api.configuration import SessionConfig
 from tenure_api.wire import CUT_HEADER, RUN_HEADER, ToolCall, Usage
@@ -120,25 +119,19 @@ class ModelProxy:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        begun = False
-
-        async def noting(message: MutableMapping[str, Any]) -> None:
-            nonlocal begun
-            begun = True
-            await send(message)
-
+        noted = asgi.Noted(send)
         try:
-            await self._answer(scope, receive, noting)
+            await self._answer(scope, receive, noted)
         except RefusedError as error:
             await asgi.respond(send, error.status, _error(error.code, str(error)))
         except JournalError as error:
             body = _error("journal_unavailable", str(error))
-            if begun:
+            if noted.begun:
                 await asgi.end(send, Event(b"", body).encoded())
             else:
                 await asgi.respond(send, 503, body)
         except asgi.Gone:
-            if not begun:
+            if not noted.begun:
                 await asgi.respond(send, 409, _error("run_over", "the run that this call belongs to is over"))
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -1,8 +1,5 @@
 """The control API of a host. The audience of a token says for whom a call is: a session, or the host itself."""
 
-from collections.abc import MutableMapping
-from typing import Any
-
 from tenure_api.report import Binding, Drain, Report
 from tenure_api.tokens import Caller
 from tenure_sidecar import asgi
@@ -28,21 +25,15 @@ class HostDoor:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        begun = False
-
-        async def noting(message: MutableMapping[str, Any]) -> None:
-            nonlocal begun
-            begun = True
-            await send(message)
-
+        noted = asgi.Noted(send)
         try:
-            await self._answer(scope, receive, noting)
+            await self._answer(scope, receive, noted)
         except RefusedError as error:
             await asgi.refuse(send, error)
         except JournalError as error:
             await asgi.refuse(send, unavailable(error))
         except asgi.Gone:
-            if not begun:  # it may be the session that is gone, and not the client
+            if not noted.begun:  # it may be the session that is gone, and not the client
                 await asgi.refuse(send, RefusedError(503, "session_closed", "the session was closed; ask again"))
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
